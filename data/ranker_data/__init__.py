@@ -1,0 +1,1 @@
+"""Schema, event log, loader, simulator and data set converters; knows nothing of `ranker`."""

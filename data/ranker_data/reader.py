@@ -1,0 +1,197 @@
+"""Reads the Parquet files of a prepared data set and checks every value that training relies on.
+
+Each error names the file, the column, the first bad row and value, the rule and the remedy. Files
+are read with page checksums verified, because a flipped bit in a page otherwise reads as data.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ranker_data.columns import Array, Column, Ragged, from_arrow, plain
+from ranker_data.layout import behaviors_arrow_schema, samples_arrow_schema
+from ranker_data.schema import Field, Schema
+
+
+class DataError(ValueError):
+    """Data that breaks the contract of its schema."""
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """Returns the part files of a folder in order.
+
+    Raises:
+        DataError: the folder is missing or has no parts, or part numbers are not 0, 1, 2, ...
+    """
+    paths = sorted(folder.glob("part-*.parquet"))
+    if not paths:
+        raise DataError(f"{folder} has no part-*.parquet files; prepare the data set again")
+    expected = [f"part-{i:05d}.parquet" for i in range(len(paths))]
+    names = [path.name for path in paths]
+    if names != expected:
+        missing = next((e for e, n in zip(expected, names, strict=True) if e != n), expected[-1])
+        raise DataError(f"{folder}: {missing} is missing; parts must be numbered without gaps")
+    return paths
+
+
+def check_footers(paths: Sequence[Path], expected: pa.Schema) -> list[int]:
+    """Checks files and columns without reading any row, and returns the row counts.
+
+    Raises:
+        DataError: lists every bad file, not only the first.
+    """
+    problems, rows = [], []
+    for path in paths:
+        try:
+            with pq.ParquetFile(path) as file:
+                problems += _column_problems(path, file.schema_arrow, expected)
+                rows.append(file.metadata.num_rows)
+        except (OSError, pa.ArrowInvalid) as error:
+            problems.append(f"{path} is not a readable Parquet file ({error})")
+    if problems:
+        listed = "\n  ".join(problems)
+        raise DataError(f"{len(problems)} problem(s) in {len(paths)} data files:\n  {listed}")
+    return rows
+
+
+def _column_problems(path: Path, found: pa.Schema, expected: pa.Schema) -> list[str]:
+    problems = []
+    for field in expected:
+        if found.names.count(field.name) > 1:
+            problems.append(f"{path}: column {field.name!r} is there twice")
+        elif field.name not in found.names:
+            close = difflib.get_close_matches(field.name, found.names, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            problems.append(f"{path}: column {field.name!r} is missing{hint}")
+        elif not _widens(found.field(field.name).type, field.type):
+            actual = found.field(field.name).type
+            problems.append(
+                f"{path}: column {field.name!r} has type {actual}, must be {field.type}; cast "
+                "it when preparing"
+            )
+    return problems
+
+
+def _widens(actual: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether `wanted` can represent every value of `actual`."""
+    if pa.types.is_list(wanted) or pa.types.is_list(actual):
+        both = pa.types.is_list(wanted) and pa.types.is_list(actual)
+        return both and _widens(actual.value_type, wanted.value_type)
+    if pa.types.is_int64(wanted):
+        return pa.types.is_integer(actual) and not pa.types.is_uint64(actual)
+    if pa.types.is_float32(wanted):
+        return actual in (pa.float32(), pa.float16(), pa.bool_(), pa.int8(), pa.uint8(), pa.int16())
+    return bool(actual == wanted) or (pa.types.is_float64(wanted) and pa.types.is_floating(actual))
+
+
+def read_columns(path: Path, expected: pa.Schema) -> dict[str, Column]:
+    """Reads the expected columns of one file.
+
+    Raises:
+        DataError: the file is damaged, or a column that must not have nulls has some.
+    """
+    try:
+        table = pq.read_table(
+            path,
+            columns=expected.names,
+            page_checksum_verification=True,
+            use_threads=False,
+            partitioning=None,
+        )
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} cannot be read ({error}); prepare the data set again") from error
+    columns = {}
+    for field in expected:
+        array = table[field.name].cast(field.type)
+        if array.null_count and not field.nullable:
+            row = pc.index(array.is_null(), True).as_py()
+            raise DataError(
+                f"{path}: column {field.name!r}, row {row} is null; this column must have a value"
+            )
+        if pa.types.is_floating(field.type):
+            _check_not_nan(path, field.name, array)
+        columns[field.name] = from_arrow(array)
+    return columns
+
+
+def _check_not_nan(path: Path, name: str, array: pa.ChunkedArray) -> None:
+    # true nulls are legal where the column is nullable; NaN never is
+    row = pc.index(pc.is_nan(array), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{path}: column {name!r}, row {row} is NaN; use null for an undefined label"
+        )
+
+
+def read_samples(path: Path, schema: Schema) -> dict[str, Column]:
+    """Reads and checks one samples file."""
+    columns = read_columns(path, samples_arrow_schema(schema))
+    check_ids(path, columns, schema.fields, schema)
+    for label in schema.labels:
+        values = plain(columns[label.name])
+        defined = ~np.isnan(values)
+        bad = defined & (values != 0) & (values != 1)
+        _check(path, label.name, values, bad, "a label must be 0, 1 or null")
+        if label.requires is not None:
+            required = plain(columns[label.requires])
+            bad = (values == 1) & (required != 1)
+            _check(path, label.name, values, bad, f"it may be 1 only where {label.requires!r} is 1")
+    weight = plain(columns["weight"])
+    _check(
+        path,
+        "weight",
+        weight,
+        (weight < 0) | np.isinf(weight),
+        "a weight must be finite and not negative",
+    )
+    _check_sorted(path, plain(columns["user"]), plain(columns["time"]))
+    return columns
+
+
+def read_behaviors(path: Path, schema: Schema) -> dict[str, Column]:
+    """Reads and checks one behaviours file."""
+    columns = read_columns(path, behaviors_arrow_schema(schema))
+    check_ids(path, columns, schema.behaviors, schema)
+    _check_sorted(path, plain(columns["user"]), plain(columns["time"]))
+    return columns
+
+
+def check_ids(
+    path: Path, columns: dict[str, Column], fields: Sequence[Field], schema: Schema
+) -> None:
+    """Checks that ids are in the range of their table and dense values are finite."""
+    for field in fields:
+        column = columns[field.name]
+        values = column.values if isinstance(column, Ragged) else column
+        if field.table is None:
+            _check(path, field.name, values, ~np.isfinite(values), "a dense value must be finite")
+            continue
+        size = schema.table(field.table).num_embeddings
+        rule = (
+            f"ids of table {field.table!r} must be in [0, {size}); "
+            "raise its num_embeddings or map the id to 0"
+        )
+        _check(path, field.name, values, (values < 0) | (values >= size), rule)
+
+
+def _check_sorted(path: Path, user: Array, time: Array) -> None:
+    same = user[1:] == user[:-1]
+    bad = (user[1:] < user[:-1]) | (same & (time[1:] < time[:-1]))
+    if bad.any():
+        row = int(np.argmax(bad)) + 1
+        raise DataError(f"{path}: row {row} is out of order; rows must be sorted by (user, time)")
+
+
+def _check(path: Path, name: str, values: Array, bad: Array, rule: str) -> None:
+    if bad.any():
+        index = int(np.argmax(bad))
+        count = int(bad.sum())
+        raise DataError(
+            f"{path}: column {name!r}, value {index} is {values[index]} ({count} such "
+            f"value(s)): {rule}"
+        )

@@ -1,0 +1,175 @@
+"""DIN's attention in PyTorch, block by block, with a backward that recomputes.
+
+A block of pairs fits the cache: its activations live from one matrix product to the next and are
+never kept. What the forward leaves is the output and two numbers for each candidate.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ranker_kernels.din_attention.activations import build_activations
+from ranker_kernels.din_attention.first_layer import (
+    Collapsed,
+    choose_pair_terms,
+    collapse,
+    uncollapse_gradient,
+)
+from ranker_kernels.din_attention.unit import ActivationUnit, Normalize
+from ranker_kernels.din_attention.windows import Pairs, expand_windows, softmax_terms
+
+# pairs; the activations of 2048 of them stay in a cache of 2 MB
+BLOCK = 2048
+
+
+class Gradients(NamedTuple):
+    """Gradients of everything that can be learned."""
+
+    query: Tensor
+    behaviors: Tensor
+    weights: list[Tensor]
+    biases: list[Tensor]
+    alphas: list[Tensor]
+
+
+def forward(
+    query: Tensor, behaviors: Tensor, windows: Tensor, unit: ActivationUnit, normalize: Normalize
+) -> tuple[Tensor, Tensor]:
+    """Pools the behaviours of every window.
+
+    Returns:
+        The output `[C, D]`, and `[2, C]`: the maximum of the scaled scores and the sum of
+        exp(score - maximum), which are 0 and 1 without softmax.
+    """
+    pairs = expand_windows(windows)
+    scorer = _Scorer(query, behaviors, pairs, unit)
+    scores = query.new_empty(pairs.candidate.shape)
+    for block in scorer.blocks():
+        scores[block.span] = scorer.score(block)
+    terms = query.new_tensor([[0.0], [1.0]]).repeat(1, query.shape[0])
+    if normalize == "softmax":
+        scores *= query.shape[1] ** -0.5
+        terms = torch.stack(softmax_terms(scores, pairs))
+        scores = _softmax(scores, terms, pairs.candidate)
+    # (indices, offsets, scale_grad_by_freq, mode "sum", sparse, weights): the fused pooling
+    pooled = torch.embedding_bag(behaviors, pairs.behavior, pairs.offsets, False, 0, False, scores)[
+        0
+    ]
+    return pooled, terms
+
+
+def backward(
+    gradient: Tensor,
+    output: Tensor,
+    terms: Tensor,
+    query: Tensor,
+    behaviors: Tensor,
+    windows: Tensor,
+    unit: ActivationUnit,
+    normalize: Normalize,
+) -> Gradients:
+    """Recomputes every block and sends `gradient` `[C, D]` back through it."""
+    pairs = expand_windows(windows)
+    scorer = _Scorer(query, behaviors, pairs, unit)
+    # sum over a window of weight * its gradient, which softmax subtracts
+    mean_gradient = (gradient * output).sum(1)
+    for block in scorer.blocks():
+        weight = scorer.score(block)
+        pooled_gradient = gradient.index_select(0, block.candidate)
+        weight_gradient = (pooled_gradient * block.key).sum(1)
+        if normalize == "softmax":
+            scale = query.shape[1] ** -0.5
+            weight = _softmax(weight.mul_(scale), terms, block.candidate)
+            weight_gradient -= mean_gradient[block.candidate]
+            weight_gradient *= weight * scale
+        scorer.backward(block, weight_gradient, pooled_gradient.mul_(weight[:, None]))
+    return scorer.finish()
+
+
+def _softmax(scores: Tensor, terms: Tensor, candidate: Tensor) -> Tensor:
+    maximum, total = terms[:, candidate]
+    return scores.sub_(maximum).exp_().div_(total)
+
+
+class _Block:
+    """Some consecutive pairs, and what the score computes on the way."""
+
+    def __init__(self, span: slice, pairs: Pairs, query: Tensor, behaviors: Tensor) -> None:
+        self.span = span
+        self.candidate = pairs.candidate[span]
+        self.behavior = pairs.behavior[span]
+        self.key = behaviors.index_select(0, self.behavior)
+        self.query = query.index_select(0, self.candidate)
+        self.product = self.query * self.key
+        self.z: list[Tensor] = []
+        self.h: list[Tensor] = []
+
+
+class _Scorer:
+    """The activation unit over blocks of pairs; adds up gradients until `finish`."""
+
+    def __init__(
+        self, query: Tensor, behaviors: Tensor, pairs: Pairs, unit: ActivationUnit
+    ) -> None:
+        self.query, self.behaviors, self.pairs, self.unit = query, behaviors, pairs, unit
+        self.first = collapse(unit.weights[0])
+        self.of_candidate = torch.addmm(unit.biases[0], query, self.first.candidate.T)
+        self.pair_terms = choose_pair_terms(self.first, behaviors, pairs.candidate.shape[0])
+        self.activations = build_activations(unit)
+        self.query_gradient = torch.zeros_like(query)
+        self.behaviors_gradient = torch.zeros_like(behaviors)
+        self.of_candidate_gradient = torch.zeros_like(self.of_candidate)
+        self.weight_gradients = [torch.zeros_like(weight) for weight in unit.weights[1:]]
+        self.bias_gradients = [torch.zeros_like(bias) for bias in unit.biases[1:]]
+
+    def blocks(self) -> Iterator[_Block]:
+        num_pairs = self.pairs.candidate.shape[0]
+        for start in range(0, num_pairs, BLOCK):
+            span = slice(start, min(start + BLOCK, num_pairs))
+            yield _Block(span, self.pairs, self.query, self.behaviors)
+
+    def score(self, block: _Block) -> Tensor:
+        """Returns `[P]`."""
+        z = self.of_candidate.index_select(0, block.candidate)
+        self.pair_terms.add_forward(z, block.key, block.product, block.behavior)
+        for activation, weight, bias in zip(
+            self.activations, self.unit.weights[1:], self.unit.biases[1:], strict=True
+        ):
+            block.z.append(z)
+            block.h.append(activation.forward(z))
+            z = torch.addmm(bias, block.h[-1], weight.T)
+        return z[:, 0]
+
+    def backward(self, block: _Block, score_gradient: Tensor, pooled_gradient: Tensor) -> None:
+        """Adds the gradients that come through the scores `[P]` and the pooled rows `[P, D]`."""
+        gradient = score_gradient[:, None]
+        for layer in reversed(range(len(self.activations))):
+            z, h = block.z[layer], block.h[layer]
+            self.bias_gradients[layer] += gradient.sum(0)
+            self.weight_gradients[layer].addmm_(gradient.T, h)
+            gradient = gradient @ self.unit.weights[layer + 1]
+            gradient = self.activations[layer].backward(gradient, z, h)
+        key_gradient, product_gradient = self.pair_terms.backward(
+            gradient, block.key, block.product, block.behavior
+        )
+        pooled_gradient.addcmul_(block.query, product_gradient)
+        if key_gradient is not None:
+            pooled_gradient += key_gradient
+        self.behaviors_gradient.index_add_(0, block.behavior, pooled_gradient)
+        self.query_gradient.index_add_(0, block.candidate, product_gradient * block.key)
+        self.of_candidate_gradient.index_add_(0, block.candidate, gradient)
+
+    def finish(self) -> Gradients:
+        behavior, product = self.pair_terms.finish(self.behaviors_gradient)
+        of_candidate = self.of_candidate_gradient
+        self.query_gradient.addmm_(of_candidate, self.first.candidate)
+        first = Collapsed(of_candidate.T @ self.query, behavior, product)
+        return Gradients(
+            self.query_gradient,
+            self.behaviors_gradient,
+            [uncollapse_gradient(first), *self.weight_gradients],
+            [of_candidate.sum(0), *self.bias_gradients],
+            [act.alpha_gradient for act in self.activations if act.alpha_gradient is not None],
+        )

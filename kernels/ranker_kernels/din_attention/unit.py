@@ -1,0 +1,91 @@
+"""The weights of DIN's local activation unit, as plain tensors."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+Activation = Literal["sigmoid", "prelu", "dice"]
+Normalize = Literal["none", "softmax"]
+
+# DIN (1706.06978), below equation 3
+DICE_EPSILON = 1e-8
+
+
+class Moments(NamedTuple):
+    """Statistics of one hidden layer's pre-activations, as Dice uses them."""
+
+    mean: Tensor  # [H]
+    variance: Tensor  # [H], biased
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationUnit:
+    """A small feed-forward net that scores one (candidate, behaviour) pair.
+
+    score = w_n act(... act(W_1 [q; k; q - k; q * k] + b_1) ...) + b_n
+
+    Attributes:
+        activation: of every hidden layer. With Dice and PReLU each unit has its own `alphas` entry.
+        weights: `[H1, 4D]`, then `[H2, H1]` and so on, and `[1, H_last]` for the score.
+        biases: `[H1]`, `[H2]` and so on, and `[1]`.
+        alphas: `[H]` for every hidden layer; empty with sigmoid.
+        moments: Dice's statistics for every hidden layer, usually moving averages; no gradient
+            flows to them. Empty: the statistics of the batch, over its valid pairs.
+
+    Raises:
+        ValueError: a part is missing or superfluous for the activation.
+    """
+
+    activation: Activation
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    alphas: tuple[Tensor, ...] = ()
+    moments: tuple[Moments, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.activation not in get_args(Activation):
+            raise ValueError(
+                f"activation is {self.activation!r}; choose one of {get_args(Activation)}"
+            )
+        hidden = len(self.weights) - 1
+        if hidden < 1 or len(self.biases) != hidden + 1:
+            raise ValueError(
+                f"got {len(self.weights)} weights and {len(self.biases)} biases; give one of each "
+                "for every hidden layer (at least one) and for the score"
+            )
+        slopes = 0 if self.activation == "sigmoid" else hidden
+        if len(self.alphas) != slopes:
+            raise ValueError(
+                f"activation {self.activation!r} with {hidden} hidden layers takes {slopes} "
+                f"alphas, got {len(self.alphas)}"
+            )
+        if len(self.moments) not in ({0, hidden} if self.activation == "dice" else {0}):
+            raise ValueError(
+                f"got {len(self.moments)} moments; give one for each of the {hidden} hidden "
+                "layers with Dice's moving averages, and none otherwise"
+            )
+
+    @property
+    def uses_batch_moments(self) -> bool:
+        """Whether Dice takes its statistics from the batch at hand."""
+        return self.activation == "dice" and not self.moments
+
+    def to(self, dtype: torch.dtype) -> "ActivationUnit":
+        """Converts every part; differentiable."""
+        return ActivationUnit(
+            activation=self.activation,
+            weights=tuple(weight.to(dtype) for weight in self.weights),
+            biases=tuple(bias.to(dtype) for bias in self.biases),
+            alphas=tuple(alpha.to(dtype) for alpha in self.alphas),
+            moments=tuple(Moments(m.mean.to(dtype), m.variance.to(dtype)) for m in self.moments),
+        )
+
+
+def compute_dtype(query: Tensor, behaviors: Tensor) -> torch.dtype:
+    """Returns the precision of the computation: at least float32, whatever the inputs.
+
+    Sums over a window in half precision would lose what the products kept.
+    """
+    return torch.promote_types(torch.promote_types(query.dtype, behaviors.dtype), torch.float32)

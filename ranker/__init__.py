@@ -1,0 +1,1 @@
+"""The ranking model, its training and its evaluation."""

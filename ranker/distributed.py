@@ -1,0 +1,155 @@
+"""Process groups, and the few collectives that training and evaluation use.
+
+World size 1 takes the same path.
+"""
+
+import dataclasses
+import datetime
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """This process among the others: its rank, the world size and its device."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files and talks to the user."""
+        return self.rank == 0
+
+
+@contextmanager
+def process_group(device: str = "auto", timeout_seconds: float = 600.0) -> Iterator[Process]:
+    """Joins the processes that torchrun started, or makes a group of one when there is no torchrun.
+
+    Args:
+        device: "cpu", "cuda" or "auto" (CUDA where there is a GPU).
+        timeout_seconds: after this long without an answer a collective fails instead of hanging.
+
+    Raises:
+        ValueError: trainer.device names a device that is not there.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"trainer.device is {device!r}; must be auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "trainer.device is 'cuda', but torch sees no GPU; use trainer.device=cpu or auto"
+        )
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    target = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if on_gpu
+        else torch.device("cpu")
+    )
+    if on_gpu:
+        torch.cuda.set_device(target)
+    options: dict[str, Any] = {
+        "backend": "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        "timeout": datetime.timedelta(seconds=timeout_seconds),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        if "RANK" in os.environ:
+            dist.init_process_group(**options)
+        else:
+            # a file store needs no free port
+            store = dist.FileStore(str(Path(folder) / "store"), 1)  # type: ignore[attr-defined]
+            dist.init_process_group(**options, store=store, rank=0, world_size=1)
+        try:
+            yield Process(rank, world_size, target)
+        finally:
+            dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """Returns the number of processes; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Returns the sum of `values` over all ranks, without gradient."""
+    total = values.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Returns this rank's share of the weighted mean over the *global* batch, times the world size.
+
+    Gradients are averaged over ranks, so the average of the shares is the global mean and its
+    gradient is the same on 1 and N ranks, however the rows are dealt. A batch without weight gives
+    0.
+
+    Args:
+        values: [C] one value per row.
+        weights: [C] not negative.
+    """
+    total = sum_over_ranks(weights.sum())
+    share = (values * weights).sum() / total.clamp_min(torch.finfo(values.dtype).tiny)
+    return share * world_size()
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Returns the mean of `values` over all ranks, without gradient."""
+    return sum_over_ranks(values) / world_size()
+
+
+def agree(function: Callable[[], None], kind: type[Exception]) -> None:
+    """Calls `function` on every rank; raises on all ranks if it raised on any, each message once.
+
+    Args:
+        function: may raise `kind`.
+        kind: exception that takes a message.
+
+    Raises:
+        Exception: of the given kind.
+    """
+    problem = None
+    try:
+        function()
+    except kind as error:
+        problem = str(error)
+    problems: list[str | None] = [problem] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(problems, problem)
+    found = list(dict.fromkeys(text for text in problems if text is not None))
+    if found:
+        raise kind("\n".join(found))
+
+
+def gather_to_main(value: Any) -> list[Any] | None:
+    """Returns every rank's `value` on rank 0, None elsewhere."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] | None = [None] * world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(value, values)
+    return values
+
+
+def broadcast_from_main(value: Any) -> Any:
+    """Returns rank 0's `value` on every rank."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def barrier() -> None:
+    """Waits for all ranks."""
+    if world_size() > 1:
+        dist.barrier()

@@ -1,0 +1,147 @@
+"""Scores a split with a model: every row once, in an order that no rank count changes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ranker.distributed import broadcast_from_main, gather_to_main
+from ranker.metrics.auc import auc
+from ranker.metrics.calibration import expected_calibration_error, pcoc
+from ranker.metrics.gauc import gauc
+from ranker.metrics.logloss import logloss, normalized_entropy
+from ranker.report.predictions import Predictions, TaskPredictions
+from ranker_data.batch import RankingBatch
+from ranker_data.layout import truth_columns
+from ranker_data.loader import RankingLoader
+from ranker_data.schema import Schema, Task
+
+Columns = dict[str, NDArray[Any]]
+
+
+def predict(
+    model: nn.Module, loader: RankingLoader, schema: Schema, device: torch.device
+) -> Predictions | None:
+    """Scores the loader's split in evaluation mode; every rank calls it.
+
+    Returns:
+        On rank 0 all rows, sorted by sample id, with the tasks that the model predicts; a task's
+        label is NaN outside its space. None on other ranks.
+    """
+    model.eval()
+    pieces = []
+    with torch.no_grad():
+        for batch in loader.batches():
+            # labels and ids are read from the batch on the host
+            _, _, logits = model(batch.to(device, non_blocking=True))
+            pieces.append(_columns(batch, logits, schema))
+    local = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    gathered = gather_to_main(local)
+    if gathered is None:
+        return None
+    columns = {name: np.concatenate([rank[name] for rank in gathered]) for name in local}
+    # rows of padding have no identity
+    order = np.argsort(columns["sample_id"], kind="stable")
+    order = order[columns["sample_id"][order] >= 0]
+    return _to_predictions({name: column[order] for name, column in columns.items()}, schema)
+
+
+def _columns(batch: RankingBatch, logits: Mapping[str, Tensor], schema: Schema) -> Columns:
+    columns: Columns = {
+        "sample_id": batch.sample_id.numpy(),
+        "user": batch.user.numpy(),
+        "request": batch.request.numpy(),
+        "time": batch.time.numpy(),
+        "domain": batch.domain.numpy(),
+        "weight": batch.weights.double().numpy(),
+        "history_length": (batch.windows[:, 1] - batch.windows[:, 0]).numpy(),
+    }
+    truths = truth_columns(schema)
+    for task in schema.tasks:
+        if task.name not in logits:
+            continue
+        columns[f"label_{task.name}"] = _task_label(batch, schema, task)
+        columns[f"logit_{task.name}"] = logits[task.name].float().cpu().numpy()
+        if task.truth is not None:
+            columns[f"truth_{task.name}"] = batch.truths[:, truths.index(task.truth)].numpy()
+    return columns
+
+
+def _to_predictions(columns: Columns, schema: Schema) -> Predictions:
+    return Predictions(
+        sample_id=columns["sample_id"],
+        user=columns["user"],
+        request=columns["request"],
+        group=columns[schema.group],
+        time=columns["time"],
+        domain=columns["domain"],
+        weight=columns["weight"],
+        tasks={
+            task.name: TaskPredictions(
+                label=columns[f"label_{task.name}"],
+                logit=columns[f"logit_{task.name}"],
+                probability=_sigmoid(columns[f"logit_{task.name}"]),
+                truth=columns.get(f"truth_{task.name}"),
+            )
+            for task in schema.tasks
+            if f"logit_{task.name}" in columns
+        },
+        slices={"history_length": columns["history_length"]},
+    )
+
+
+def _sigmoid(logit: NDArray[np.float32]) -> NDArray[np.float32]:
+    return torch.sigmoid(torch.from_numpy(logit).double()).float().numpy()
+
+
+def _task_label(batch: RankingBatch, schema: Schema, task: Task) -> NDArray[np.float32]:
+    """Returns the label [C], NaN where it is undefined or the task's condition does not hold."""
+    names = [label.name for label in schema.labels]
+    column = names.index(task.label)
+    defined = batch.label_mask[:, column] > 0
+    if task.condition is not None:
+        condition = names.index(task.condition)
+        defined &= (batch.label_mask[:, condition] * batch.labels[:, condition]) > 0
+    label = torch.where(defined, batch.labels[:, column], torch.nan)
+    return label.numpy()
+
+
+def compute_scores(predictions: Predictions | None) -> dict[str, float | None]:
+    """Computes the headline metrics of each task on its own space; None where one is undefined.
+
+    Args:
+        predictions: from `predict`: on rank 0, None elsewhere.
+
+    Returns:
+        `task.metric` to value, on every rank.
+    """
+    scores = None
+    if predictions is not None:
+        scores = {
+            f"{task}.{name}": value
+            for task in predictions.tasks
+            for name, value in _task_scores(predictions, task).items()
+        }
+    result: dict[str, float | None] = broadcast_from_main(scores)
+    return result
+
+
+def _task_scores(predictions: Predictions, name: str) -> dict[str, float | None]:
+    task = predictions.tasks[name]
+    rows = ~np.isnan(task.label)
+    label, logit, probability = task.label[rows], task.logit[rows], task.probability[rows]
+    weight = predictions.weight[rows]
+    # without weights AUC counts in integers
+    weights = None if (weight == 1).all() else weight
+    values = {
+        "auc": auc(logit, label, weights),
+        "gauc": gauc(logit, label, predictions.group[rows], weights).impressions,
+        "logloss": logloss(logit, label, weights),
+        "ne": normalized_entropy(logit, label, weights),
+        "pcoc": pcoc(probability, label, weights),
+        "ece": expected_calibration_error(probability, label, weights),
+    }
+    return {name: metric.value for name, metric in values.items()}

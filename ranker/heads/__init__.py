@@ -1,0 +1,1 @@
+"""Heads: features to one logit per task, one head per file."""

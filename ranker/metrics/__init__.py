@@ -1,0 +1,1 @@
+"""Exact evaluation metrics on numpy arrays: one family per file, undefined is never a number."""

@@ -1,0 +1,134 @@
+"""ROC and precision-recall curves, average precision and partial AUC, all from one sort."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ranker.metrics.evaluation import EvaluationRows
+from ranker.metrics.rows import Float64Array
+from ranker.metrics.runs import ScoreRuns, score_runs
+from ranker.metrics.value import MetricValue, one_class_reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class RocCurve:
+    """Vertices of the exact ROC curve from (0, 0) to (1, 1)."""
+
+    false_positive_rate: Float64Array  # [V]
+    true_positive_rate: Float64Array  # [V]
+    threshold: Float64Array  # [V] rows with a score >= threshold are called positive; inf at (0, 0)
+
+
+def roc_curve(runs: ScoreRuns, *, max_points: int = 400) -> RocCurve:
+    """ROC vertices, every one of them exact, thinned evenly along the curve to about `max_points`.
+
+    Raises:
+        ValueError: a class is missing, or max_points is below 2.
+    """
+    reason = one_class_reason(runs.rows, runs.positives)
+    if reason is not None:
+        raise ValueError(f"a ROC curve needs both classes: {reason}")
+    if max_points < 2:
+        raise ValueError(f"max_points is {max_points}; a curve needs at least its 2 ends")
+    hits = np.concatenate([[0.0], np.cumsum(runs.positive[::-1])])
+    alarms = np.concatenate([[0.0], np.cumsum(runs.negative[::-1])])
+    hits, alarms = hits / hits[-1], alarms / alarms[-1]
+    threshold = np.concatenate([[np.inf], runs.scores[::-1]])
+    if len(hits) > max_points:
+        # hits + alarms grows along the curve, from 0 to 2
+        marks = np.linspace(0.0, hits[-1] + alarms[-1], max_points)
+        kept = np.unique(np.searchsorted(hits + alarms, marks))
+        hits, alarms, threshold = hits[kept], alarms[kept], threshold[kept]
+    return RocCurve(false_positive_rate=alarms, true_positive_rate=hits, threshold=threshold)
+
+
+def average_precision(
+    scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
+) -> MetricValue:
+    """PR-AUC as sum_k (recall_k - recall_{k-1}) precision_k over the distinct scores, descending.
+
+    A random order scores the positive rate. No interpolation: the linear one is too optimistic
+    (Davis & Goadrich, ICML 2006).
+    """
+    return average_precision_of_runs(score_runs(scores, labels, weights))
+
+
+def average_precision_of_runs(runs: ScoreRuns) -> MetricValue:
+    """The same for rows that are sorted already."""
+    reason = one_class_reason(runs.rows, runs.positives)
+    if reason is not None:
+        return MetricValue(value=None, rows=runs.rows, positives=runs.positives, reason=reason)
+    positive = runs.positive[::-1]
+    hits = np.cumsum(positive)
+    precision = hits / (hits + np.cumsum(runs.negative[::-1]))
+    value = float(positive @ precision / hits[-1])
+    return MetricValue(value=value, rows=runs.rows, positives=runs.positives)
+
+
+def partial_auc(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    max_fpr: float,
+    positive_fraction: float = 1.0,
+) -> MetricValue:
+    """AUC on the hardest rows only, scaled to [0, 1] (OPAUC; TPAUC with positive_fraction < 1).
+
+    Compares the `max_fpr` highest scored negatives with the `positive_fraction` lowest scored
+    positives: the region FPR <= max_fpr, TPR >= 1 - positive_fraction (Shao et al., "Asymptotically
+    unbiased instance-wise regularized partial AUC optimization", NeurIPS 2022). Unweighted, the
+    counts are floor(fraction n), at least 1. Rows tied at the cut are taken in part, which equals
+    the mean over all ways to break the tie. This is not scikit-learn's `max_fpr`, which returns
+    McClish's standardisation; the raw area is max_fpr * OPAUC.
+
+    Raises:
+        ValueError: a fraction is not in (0, 1], or as `check_rows`.
+    """
+    _check_fractions(max_fpr, positive_fraction)
+    runs = score_runs(scores, labels, weights)
+    reason = one_class_reason(runs.rows, runs.positives)
+    if reason is not None:
+        return MetricValue(value=None, rows=runs.rows, positives=runs.positives, reason=reason)
+    negative = _take(runs.negative[::-1], max_fpr, whole=not runs.weighted)[::-1]
+    positive = _take(runs.positive, positive_fraction, whole=not runs.weighted)
+    below = np.cumsum(negative) - negative
+    wins = positive @ (below + negative / 2)
+    value = float(wins / (positive.sum() * negative.sum()))
+    return MetricValue(value=value, rows=runs.rows, positives=runs.positives)
+
+
+class PartialAuc:
+    """`partial_auc` of an evaluation."""
+
+    def __init__(self, *, max_fpr: float, positive_fraction: float = 1.0) -> None:
+        _check_fractions(max_fpr, positive_fraction)
+        self.max_fpr = max_fpr
+        self.positive_fraction = positive_fraction
+
+    def __call__(self, rows: EvaluationRows) -> MetricValue:
+        """Partial AUC on these rows."""
+        return partial_auc(
+            rows.logits,
+            rows.labels,
+            rows.weights,
+            max_fpr=self.max_fpr,
+            positive_fraction=self.positive_fraction,
+        )
+
+
+def _check_fractions(max_fpr: float, positive_fraction: float) -> None:
+    for name, fraction in (("max_fpr", max_fpr), ("positive_fraction", positive_fraction)):
+        if not 0 < fraction <= 1:
+            raise ValueError(f"{name} is {fraction}; give a fraction in (0, 1]")
+
+
+def _take(weight: Float64Array, fraction: float, *, whole: bool) -> Float64Array:
+    """The first `fraction` of the weight [R]; whole rows if unweighted, and at least one."""
+    mass = fraction * weight.sum()
+    if whole:
+        # the nudge keeps floor(0.3 * 10) at 3
+        mass = max(math.floor(mass * (1 + 1e-12)), 1)
+    return np.clip(mass - (np.cumsum(weight) - weight), 0.0, weight)

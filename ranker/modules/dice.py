@@ -1,0 +1,61 @@
+"""Dice, the data adaptive activation of DIN (Zhou et al., KDD 2018, section 5.3)."""
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from ranker.distributed import world_size
+
+
+class Dice(nn.Module):
+    """f(s) = p(s) * s + (1 - p(s)) * alpha * s.
+
+    p(s) = sigmoid((s - E[s]) / sqrt(Var[s] + eps)). E and Var are per unit: of the mini-batch over
+    all ranks in training, moving averages in evaluation. It is a BatchNorm without affine inside a
+    gate. alpha is learned per unit and starts at 0.
+
+    Args:
+        num_units: width of the input's last dimension.
+        eps: added to the variance.
+        momentum: weight of the new batch in the moving averages.
+    """
+
+    def __init__(self, num_units: int, *, eps: float = 1e-8, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.alpha = nn.Parameter(torch.zeros(num_units))
+        self.register_buffer("mean", torch.zeros(num_units))
+        self.register_buffer("var", torch.ones(num_units))
+
+    mean: Tensor
+    var: Tensor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps [C, num_units] to the same shape."""
+        if self.training:
+            mean, var = global_moments(inputs)
+            self.update(mean, var)
+        else:
+            mean, var = self.mean, self.var
+        gate = torch.sigmoid((inputs - mean) * torch.rsqrt(var + self.eps))
+        return inputs * (gate + (1 - gate) * self.alpha)
+
+    def update(self, mean: Tensor, var: Tensor) -> None:
+        """Moves the averages towards a batch's mean and variance, [num_units] each."""
+        with torch.no_grad():
+            self.mean.lerp_(mean.detach(), self.momentum)
+            self.var.lerp_(var.detach(), self.momentum)
+
+
+def global_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and population variance over all ranks of [C, units], with gradient."""
+    count = torch.full((1,), float(inputs.shape[0]), dtype=inputs.dtype, device=inputs.device)
+    sums = torch.cat([inputs.sum(0), count])
+    if world_size() > 1:
+        sums = all_reduce(sums)  # type: ignore[no-untyped-call]
+    count = sums[-1].detach().clamp_min(1)
+    mean = sums[:-1] / count
+    squares = (inputs - mean).square().sum(0)
+    if world_size() > 1:
+        squares = all_reduce(squares)  # type: ignore[no-untyped-call]
+    return mean, squares / count

@@ -1,0 +1,21 @@
+"""Ranges on the behaviour axis as flat indices."""
+
+import torch
+from torch import Tensor
+
+
+def expand_windows(windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Lists the behaviours of every window.
+
+    Args:
+        windows: [C, 2] int64 begin and end.
+
+    Returns:
+        rows: [P] the behaviour rows of window 0, then of window 1, ...
+        offsets: [C + 1] where each window begins in `rows`.
+    """
+    lengths = windows[:, 1] - windows[:, 0]
+    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+    total = int(offsets[-1])
+    shift = torch.repeat_interleave(windows[:, 0] - offsets[:-1], lengths, output_size=total)
+    return torch.arange(total, device=windows.device) + shift, offsets

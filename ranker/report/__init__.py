@@ -1,0 +1,1 @@
+"""Predictions on disk, and the report made from them without the model."""

@@ -1,0 +1,38 @@
+"""What a report needs to know besides the predictions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ranker.metrics.evaluation import RowMetric
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskContext:
+    """Words about one task."""
+
+    name: str
+    description: str = ""  # "click", "conversion after a click"
+    condition: str = ""  # which rows have a label, in words: "click = 1"; empty for all rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContext:
+    """Words about a run, and how its intervals are made."""
+
+    run: str
+    split: str
+    tasks: Sequence[TaskContext]
+    created: str = ""  # when, as text: a report is a pure function of its inputs
+    config: str = ""  # YAML
+    environment: Mapping[str, str] = field(default_factory=dict)
+    # of metrics.jsonl: {"kind": "train" or a split, "step": ..., "loss": ..., "ctr.auc": ...}
+    records: Sequence[Mapping[str, Any]] = ()
+    # further metrics by the name under which they are shown
+    metrics: Mapping[str, RowMetric] = field(default_factory=dict)
+    level: float = 0.95
+    num_replicates: int = 400
+    seed: int = 0
+    num_bins: int = 20  # of the calibration curve
+    # a slice with fewer positives or fewer negatives is shown in grey
+    min_slice_class_rows: int = 30

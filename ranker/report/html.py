@@ -1,0 +1,71 @@
+"""HTML from the JSON of a report or a comparison: one file, no script, no network.
+
+Foreign text (names, slices, configuration) stays text: everything is escaped, and characters that
+could disguise it are replaced.
+"""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ranker.report import wording
+from ranker.report.cards import GAUGE_WIDTH, headline_cards, metric_rows
+from ranker.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from ranker.report.encoding import Json
+from ranker.report.figures import task_figures, training_figures
+from ranker.report.forest import FOREST_WIDTH, forests
+
+
+def render_html(report: Json) -> str:
+    """The page for a report of `build_report`; a pure function of it."""
+    return _environment().get_template("report.html.j2").render(report=report)
+
+
+def render_comparison(comparison: Json) -> str:
+    """The page for a comparison of `compare_predictions`; a pure function of it."""
+    return _environment().get_template("comparison.html.j2").render(report=comparison)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("ranker.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "decimal": wording.decimal,
+        "signed": wording.signed,
+        "percent": wording.percent,
+        "count": wording.count,
+        "between": wording.between,
+        "p_value": wording.p_value,
+    }
+    environment.globals |= {
+        "headline_cards": headline_cards,
+        "metric_rows": metric_rows,
+        "forests": forests,
+        "task_figures": task_figures,
+        "training_figures": training_figures,
+        "box": {
+            "width": WIDTH,
+            "height": HEIGHT,
+            "left": LEFT,
+            "right": RIGHT,
+            "top": TOP,
+            "bottom": BOTTOM,
+            "gauge": GAUGE_WIDTH,
+            "forest": FOREST_WIDTH,
+        },
+    }
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    # markup was made by our macros from values that went through here
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return wording.harmless(value)
+    return value

@@ -1,0 +1,103 @@
+"""report.json and report.html: the evaluation of a predictions file, without the model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ranker.report.context import ReportContext, TaskContext
+from ranker.report.curves import build_curves
+from ranker.report.encoding import Json, metric_json
+from ranker.report.evaluated import evaluation_mask, task_rows
+from ranker.report.files import replace_file
+from ranker.report.html import render_html
+from ranker.report.measure import ALL_METRICS, measure
+from ranker.report.predictions import Predictions
+from ranker.report.remarks import find_remarks
+from ranker.report.slices import build_slices
+from ranker.report.summary import summarize_task
+from ranker.report.training import training_series
+
+SCHEMA_VERSION = 1
+
+
+def build_report(predictions: Predictions, context: ReportContext) -> Json:
+    """Everything that report.html shows, as the dictionary that report.json stores.
+
+    Undefined numbers are None beside the reason. A pure function of its arguments.
+
+    Raises:
+        ValueError: a task of the context is not in the predictions.
+    """
+    names = [task.name for task in context.tasks]
+    absent = [name for name in names if name not in predictions.tasks]
+    if absent or not names:
+        raise ValueError(
+            f"context.tasks names {', '.join(absent) or 'no task'}; "
+            f"the predictions have {', '.join(predictions.tasks)}"
+        )
+    weighed = predictions.weight > 0
+    report: Json = {
+        "schema_version": SCHEMA_VERSION,
+        "run": context.run,
+        "split": context.split,
+        "created": context.created,
+        "rows": int(np.count_nonzero(weighed)),
+        "users": int(np.unique(predictions.user[weighed]).size),
+        "groups": int(np.unique(predictions.group[weighed]).size),
+        "intervals": {
+            "level": context.level,
+            "replicates": context.num_replicates,
+            "seed": context.seed,
+        },
+        "tasks": [_build_task(predictions, task, context) for task in context.tasks],
+        "training": training_series(context.records),
+        "config": context.config,
+        "environment": dict(context.environment),
+    }
+    report["summary"] = " ".join(f"{task['name']}: {task['summary']}" for task in report["tasks"])
+    return report
+
+
+def write_report(directory: Path, report: Json) -> tuple[Path, Path]:
+    """Write report.json and report.html, each whole or not at all; returns their paths."""
+    json_path, html_path = directory / "report.json", directory / "report.html"
+    page = render_html(report)
+    for path, text in (
+        (json_path, json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n"),
+        (html_path, page),
+    ):
+        with replace_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return json_path, html_path
+
+
+def _build_task(predictions: Predictions, task: TaskContext, context: ReportContext) -> Json:
+    mask = evaluation_mask(predictions, task.name)
+    rows = task_rows(predictions, task.name, mask)
+    measured = measure(rows, context, names=ALL_METRICS)
+    weighed = int(np.count_nonzero(predictions.weight > 0))
+    section = {
+        "name": task.name,
+        "description": task.description,
+        "space": _space(task, rows.count, weighed),
+        "rows": rows.count,
+        "positives": rows.positives,
+        "positive_rate": rows.positives / rows.count if rows.count else None,
+        "weighted": rows.weights is not None,
+        "remarks": find_remarks(rows, measured["metrics"]),
+        **measured,
+        "more": {name: metric_json(metric(rows)) for name, metric in context.metrics.items()},
+        "curves": build_curves(rows, num_bins=context.num_bins),
+        "slices": build_slices(predictions, task.name, context),
+    }
+    return section | {"summary": summarize_task(section)}
+
+
+def _space(task: TaskContext, rows: int, weighed: int) -> str:
+    """Which rows the task is evaluated on, in words."""
+    if task.condition:
+        return f"rows with {task.condition}: {rows:,} of {weighed:,}"
+    if rows == weighed:
+        return f"all {rows:,} rows"
+    return f"rows where the label is defined: {rows:,} of {weighed:,}"

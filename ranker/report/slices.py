@@ -1,0 +1,82 @@
+"""The same metrics on slices of the rows: per domain, per bucket of any integer column."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from ranker.metrics.rows import BoolArray, IntArray
+from ranker.report.context import ReportContext
+from ranker.report.encoding import Json
+from ranker.report.evaluated import evaluation_mask, task_rows
+from ranker.report.measure import SLICE_METRICS, measure
+from ranker.report.predictions import Predictions
+
+MAX_SLICES = 12
+NUM_BUCKETS = 8
+
+
+def build_slices(predictions: Predictions, task: str, context: ReportContext) -> list[Json]:
+    """One table per column: the domain where there is more than one, then every slice column."""
+    mask = evaluation_mask(predictions, task)
+    tables = []
+    if mask.any() and np.unique(predictions.domain[mask]).size > 1:
+        tables.append(("domain", list(_by_value(predictions.domain, mask))))
+    for name, values in predictions.slices.items():
+        if mask.any():
+            few = np.unique(values[mask]).size <= MAX_SLICES
+            cut = _by_value(values, mask) if few else _by_range(values, mask)
+            tables.append((name, list(cut)))
+    return [
+        {
+            "column": column,
+            "slices": [
+                _measure_slice(predictions, task, label, picked, context)
+                for label, picked in slices
+            ],
+        }
+        for column, slices in tables
+    ]
+
+
+def _by_value(values: IntArray, mask: BoolArray) -> Iterator[tuple[str, BoolArray]]:
+    """One slice per value, in order; beyond MAX_SLICES the rarest values share the last."""
+    found, counts = np.unique(values[mask], return_counts=True)
+    if len(found) > MAX_SLICES:
+        common = found[np.argsort(-counts, kind="stable")[: MAX_SLICES - 1]]
+        found = np.sort(common)
+        rest: BoolArray | None = mask & ~np.isin(values, common)
+        num_rest = len(counts) - len(common)
+    else:
+        rest, num_rest = None, 0
+    for value in found:
+        yield str(value), mask & (values == value)
+    if rest is not None:
+        yield f"{num_rest:,} other values", rest
+
+
+def _by_range(values: IntArray, mask: BoolArray) -> Iterator[tuple[str, BoolArray]]:
+    """Ranges of integers with about equally many rows; a heavy value stands alone."""
+    picked = values[mask]
+    marks = np.quantile(picked, np.arange(NUM_BUCKETS) / NUM_BUCKETS, method="higher")
+    starts, hits = np.unique(marks, return_counts=True)
+    edges = np.unique(np.concatenate([starts, starts[hits > 1] + 1, [picked.max() + 1]]))
+    for low, high in pairwise(edges):
+        label = str(low) if low == high - 1 else f"{low} to {high - 1}"
+        yield label, mask & (values >= low) & (values < high)
+
+
+def _measure_slice(
+    predictions: Predictions, task: str, label: str, picked: BoolArray, context: ReportContext
+) -> Json:
+    rows = task_rows(predictions, task, picked)
+    fewest = min(rows.positives, rows.count - rows.positives)
+    return {
+        "slice": label,
+        "rows": rows.count,
+        "positives": rows.positives,
+        "small": fewest < context.min_slice_class_rows,
+        # the gap to the truth is shown for the whole task only
+        "metrics": measure(replace(rows, truth=None), context, names=SLICE_METRICS)["metrics"],
+    }
