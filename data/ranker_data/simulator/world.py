@@ -96,6 +96,11 @@ class WorldConfig:
                 "topics_per_category "
                 f"({self.num_topics}); raise it or have fewer topics"
             )
+        if self.num_dormant == 0 and self.dormant_fraction > 0:
+            problems.append(
+                f"dormant_fraction ({self.dormant_fraction}) shows dormant interests, but num_dormant "
+                "is 0; set both to 0"
+            )
         if self.num_days <= self.impression_days:
             problems.append(
                 f"num_days ({self.num_days}) must exceed impression_days "

@@ -158,6 +158,7 @@ def test_items_are_popular_by_zipf() -> None:
         ({"conflict": 1.5}, r"conflict \(1.5\) must be in \[0, 1\]"),
         ({"confounding": -1.0}, r"confounding \(-1.0\) must be finite and not negative"),
         ({"num_items": 10}, r"num_items \(10\) must be at least num_categories"),
+        ({"num_dormant": 0}, r"but num_dormant is 0; set both to 0"),
         ({"num_days": 20}, r"num_days \(20\) must exceed impression_days"),
         ({"valid_fraction": 0.6, "test_fraction": 0.6}, "must leave something for training"),
     ],

@@ -1,0 +1,1 @@
+"""Converters of public data sets and the simulator; each is one file."""

@@ -1,0 +1,39 @@
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ranker_data.datasets.converter import DatasetConverter
+from ranker_data.datasets.ebnerd import EbnerdConverter
+from ranker_data.datasets.movielens import MovielensConverter
+from ranker_data.datasets.synthetic import SyntheticConverter
+
+FOLDER = Path(__file__).resolve().parents[3] / "configs" / "dataset"
+CONFIGS = [path for path in sorted(FOLDER.glob("*.yaml")) if "\nconverter:" in path.read_text()]
+
+
+def test_converters_keep_the_contract() -> None:
+    converters: list[DatasetConverter] = [
+        EbnerdConverter(),
+        MovielensConverter(),
+        SyntheticConverter(),
+    ]
+    wanted = list(inspect.signature(DatasetConverter.prepare).parameters)[1:]
+    for converter in converters:
+        assert list(inspect.signature(converter.prepare).parameters) == wanted
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_names_all_settings_and_their_defaults(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    settings = yaml.safe_load(text)["converter"]
+    module, _, name = settings.pop("_target_").rpartition(".")
+    converter = getattr(importlib.import_module(module), name)
+    parameters = inspect.signature(converter).parameters
+    assert list(settings) == list(parameters)
+    for key, value in settings.items():
+        if not isinstance(value, dict):
+            assert value == parameters[key].default, key
