@@ -90,17 +90,29 @@ class Collator:
     def _windows(
         self, shard: Shard, rows: IntArray, starts: IntArray
     ) -> tuple[IntArray, IntArray, IntArray]:
-        """Returns windows [C, 2] on the batch's axis, its event rows [N], events per user [U]."""
+        """Returns windows [C, 2] on the batch's axis, its event rows [N], events per user [U].
+
+        A user's windows are merged into disjoint stretches of the event log, so an event that
+        several candidates see is there once, and one that none sees is not there.
+        """
         end = shard.end_event[rows]
         begin = np.maximum(shard.first_event[rows], end - self.max_length)
-        # one range per user covers the windows of all its candidates
-        low = np.minimum.reduceat(begin, starts)
-        high = np.maximum.reduceat(end, starts)
-        lengths = high - low
+        user = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(rows)))
+        order = np.lexsort((begin, user))
+        low, high, owner = begin[order], end[order], user[order]
+        # user after user on one axis, so that one running maximum serves all of them
+        lift = owner * (int(end.max()) + 1)
+        reach = np.maximum.accumulate(high + lift)
+        opens = np.concatenate([[True], low[1:] + lift[1:] > reach[:-1]])
+        stretch = np.cumsum(opens) - 1
+        first = low[opens]
+        lengths = (reach - lift)[np.flatnonzero(np.append(opens[1:], True))] - first
         base = np.cumsum(lengths) - lengths
-        shift = np.repeat(base - low, np.diff(starts, append=len(rows)))
+        shift = np.empty_like(begin)
+        shift[order] = (base - first)[stretch]
         windows = np.stack([begin + shift, end + shift], axis=1)
-        return windows, expand_ranges(low, lengths), lengths
+        per_user = np.bincount(owner[opens], weights=lengths, minlength=len(starts))
+        return windows, expand_ranges(first, lengths), per_user.astype(np.int64)
 
 
 class _IdColumns:

@@ -221,15 +221,20 @@ def _suggest(name: str, known: Iterable[str]) -> str:
 
 def write_schema(schema: Schema, root: Path) -> None:
     """Writes `schema.yaml` into the data set at `root`."""
-    values = dataclasses.asdict(schema)
-    text = yaml.safe_dump(_compact(values), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(_compact(schema), sort_keys=False, allow_unicode=True)
     (root / SCHEMA_FILE).write_text(text, encoding="utf-8")
 
 
 def _compact(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _compact(item) for key, item in value.items() if item is not None}
-    if isinstance(value, tuple | list):
+    """Turns dataclasses into mappings without the keys that have their default."""
+    if dataclasses.is_dataclass(value):
+        pairs = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return {
+            field.name: _compact(item)
+            for field, item in pairs
+            if item != field.default or field.name == "format"
+        }
+    if isinstance(value, tuple):
         return [_compact(item) for item in value]
     return value
 

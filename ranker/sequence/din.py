@@ -30,7 +30,8 @@ class DIN(nn.Module):
             averages in evaluation), prelu or sigmoid.
         normalize: "none" keeps the scores, whose sum tells the intensity of interest (the paper);
             "softmax" normalises score / sqrt(D) over the window (the authors' code).
-        cross: "add" adds a projection of the cross features to e_j, "none" leaves them out.
+        cross: "add" adds a projection of the cross features to e_j, "none" leaves them out,
+            "auto" adds if there are any.
         dice_momentum: weight of a new batch in Dice's moving averages.
     """
 
@@ -42,7 +43,7 @@ class DIN(nn.Module):
         hidden_units: list[int],
         activation: Activation = "prelu",
         normalize: Normalize = "none",
-        cross: CrossMode = "none",
+        cross: CrossMode = "auto",
         dice_momentum: float = 0.01,
     ) -> None:
         super().__init__()

@@ -15,10 +15,11 @@ class MeanPool(nn.Module):
     Args:
         query_dim: width D of a behaviour's inherent features.
         cross_dim: width X of its cross features.
-        cross: "add" adds a projection of the cross features to e_j, "none" leaves them out.
+        cross: "add" adds a projection of the cross features to e_j, "none" leaves them out,
+            "auto" adds if there are any.
     """
 
-    def __init__(self, *, query_dim: int, cross_dim: int, cross: CrossMode = "none") -> None:
+    def __init__(self, *, query_dim: int, cross_dim: int, cross: CrossMode = "auto") -> None:
         super().__init__()
         self.behavior = BehaviorInput(query_dim=query_dim, cross_dim=cross_dim, cross=cross)
         self.output_dim = query_dim

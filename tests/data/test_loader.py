@@ -109,6 +109,19 @@ def test_batches_hold_what_the_files_say(
             assert float(batch.user_dense[batch.user_of[c], 0]) == row["age"]
 
 
+def test_an_event_is_in_a_batch_once_and_only_if_it_is_seen(
+    tiny_dataset: Path, tiny_schema: Schema
+) -> None:
+    loader = build(tiny_dataset, tiny_schema, batch_size=64, samples_per_user=3, max_length=4)
+    for batch in loader.batches():
+        seen = {row for begin, end in batch.windows.tolist() for row in range(begin, end)}
+        assert seen == set(range(batch.num_behaviors))
+        lengths = batch.ids["behavior.item_id"].lengths()
+        user_of_row = torch.repeat_interleave(torch.arange(batch.num_users), lengths)
+        for (begin, end), user in zip(batch.windows.tolist(), batch.user_of.tolist(), strict=True):
+            assert (user_of_row[begin:end] == user).all()
+
+
 def test_training_drops_less_than_a_batch_and_repeats_nothing(
     tiny_dataset: Path, tiny_schema: Schema
 ) -> None:

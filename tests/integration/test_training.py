@@ -24,9 +24,15 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
         assert one == pytest.approx(expected_values, abs=tolerance, rel=0)
 
 
-@pytest.mark.parametrize("encoder", ["din", "mean_pool"])
-def test_two_ranks_train_like_one(runner: Any, encoder: str) -> None:
-    overrides = [f"sequence=[{encoder}]", "loader.samples_per_user=2", "+embedding.dims.category=8"]
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        ["sequence=[din]", "sequence.din.activation=dice"],
+        ["sequence=[din,mean_pool]", "sequence.din.normalize=softmax", "head.activation=dice"],
+    ],
+)
+def test_two_ranks_train_like_one(runner: Any, encoder: list[str]) -> None:
+    overrides = [*encoder, "loader.samples_per_user=2", "+embedding.dims.category=8"]
     runner.alone("one", *overrides)
     done = runner.torchrun("two", *overrides)
     assert done.returncode == 0, done.stderr

@@ -47,7 +47,7 @@ def test_cross_features_are_projected_and_added() -> None:
 
 
 def test_cross_needs_cross_features() -> None:
-    with pytest.raises(ValueError, match="behaviors have no cross fields; use none"):
+    with pytest.raises(ValueError, match="behaviors have no cross fields; use none or auto"):
         MeanPool(query_dim=4, cross_dim=0, cross="add")
-    with pytest.raises(ValueError, match="cross is 'sum'; must be one of add, none"):
+    with pytest.raises(ValueError, match="cross is 'sum'; must be one of auto, add, none"):
         MeanPool(query_dim=4, cross_dim=2, cross="sum")  # type: ignore[arg-type]
