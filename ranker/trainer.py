@@ -1,9 +1,9 @@
 """Training: the loop, its state, and how it goes on after a stop."""
 
 import dataclasses
+import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from ranker.checkpoint import (
 )
 from ranker.distributed import Process, agree, mean_over_ranks, process_group
 from ranker.evaluate import compute_scores, predict
-from ranker.job import TrainJob
+from ranker.job import TrainerOptions, TrainJob
 from ranker.logging import RunLog
 from ranker.run_dir import RunDir, claim_run_dir
 from ranker_data.reader import DataError
@@ -58,15 +58,13 @@ def train(job: TrainJob) -> None:
         trainer = Trainer(job, process, run)
         progress = trainer.fit()
         if process.is_main:
-            best = (
-                ""
-                if progress.best_score is None
-                else (
-                    f"; best {options.monitor} {progress.best_score:.5f} at step "
-                    f"{progress.best_step}"
-                )
-            )
-            print(f"trained {progress.step} steps{best}: {run.path}")
+            print(f"trained {progress.step} steps{_describe_best(progress, options)}: {run.path}")
+
+
+def _describe_best(progress: Progress, options: TrainerOptions) -> str:
+    if progress.best_score is None:
+        return ""
+    return f"; best {options.monitor} {progress.best_score:.5f} at step {progress.best_step}"
 
 
 class Trainer:
@@ -89,6 +87,7 @@ class Trainer:
         self.trainable = job.build_trainable(process.device)
         self.progress = Progress()
         self._saved_step: int | None = None
+        self._last_loss: Tensor | None = None
         steps = self.options.epochs * self.train_loader.num_steps
         self.total_steps = min(steps, self.options.max_steps or steps)
         notices = self._resume()
@@ -135,27 +134,30 @@ class Trainer:
 
     def _train_step(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         trainable = self.trainable
-        # dropout draws depend on the step, so a resumed run draws what the uninterrupted one would
-        # have
+        # dropout draws depend on the step, so that a resumed run draws like an uninterrupted one
         torch.manual_seed(hash((self.job.seed, self.progress.step, self.process.rank)) % 2**63)
         trainable.model.train()
         trainable.optimizer.zero_grad()
         loss, parts, _ = trainable.model(batch)
         loss.backward()
         trainable.optimizer.step()
-        return loss.detach(), parts
+        self._last_loss = loss.detach()
+        return self._last_loss, parts
 
     def _log_training(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
         names = ["loss", *(f"loss_{name}" for name in parts)]
         values = mean_over_ranks(torch.stack([loss, *(part.detach() for part in parts.values())]))
         record = dict(zip(names, values.tolist(), strict=True))
-        if not np.isfinite(record["loss"]):
-            raise NonFiniteLossError(
-                f"the loss is {record['loss']} at step {self.progress.step}; no checkpoint "
-                "was written since. "
-                "Lower the learning rates, or look for extreme dense values in the data"
-            )
+        self._check_finite(record["loss"])
         self.log.record("train", self.progress.step, record)
+
+    def _check_finite(self, loss: float) -> None:
+        """Stops all ranks before a model that is broken can replace a good checkpoint."""
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the loss is {loss} at step {self.progress.step}; the checkpoints that are there "
+                "are from before. Lower the learning rates, or look for extreme dense values"
+            )
 
     def _evaluate(self) -> None:
         """Scores the validation split, remembers the best step and saves a checkpoint."""
@@ -197,6 +199,8 @@ class Trainer:
         return self.progress.step >= self.total_steps or stopped
 
     def _save(self) -> None:
+        if self._last_loss is not None:
+            self._check_finite(float(mean_over_ranks(self._last_loss)))
         state = {
             "progress": dataclasses.asdict(self.progress),
             "num_streams": self.job.loader.num_streams,

@@ -10,6 +10,7 @@ import pytest
 
 from ranker.checkpoint import CheckpointError, list_checkpoints
 from ranker.run_dir import RunDirError, claim_run_dir
+from ranker.trainer import NonFiniteLossError
 from ranker_data.layout import samples_path
 from ranker_data.reader import DataError
 
@@ -155,6 +156,16 @@ def test_early_stopping_ends_a_run_that_does_not_improve(runner: Any) -> None:
     kept = [path.name for path in list_checkpoints(runner.run_root / "run" / "checkpoints")]
     assert kept[0] == "step-00000002"  # the best one outlives the newest two
     assert len(kept) == 3
+
+
+def test_a_broken_model_is_never_saved(runner: Any) -> None:
+    runner.alone("run", "trainer.max_steps=4")
+    before = list_checkpoints(runner.run_root / "run" / "checkpoints")
+    overrides = ["optimizer.dense_lr=1e30", "optimizer.sparse_lr=1e30"]
+    with pytest.raises(NonFiniteLossError, match=r"the loss is nan at step"):
+        runner.alone("broken", *overrides, "trainer.log_every_steps=100")
+    assert len(before) == 2
+    assert not list_checkpoints(runner.run_root / "broken" / "checkpoints")
 
 
 def test_an_unknown_metric_to_monitor_is_named(runner: Any) -> None:

@@ -19,6 +19,7 @@ from ranker_data.datasets.ebnerd_sql import (
     statistics_sql,
 )
 from ranker_data.preparation.engine import connect
+from ranker_data.preparation.output import check_output
 from ranker_data.preparation.plan import Preparation, TimeSplit, digest_of
 from ranker_data.preparation.prepare import prepare
 from ranker_data.preparation.source import check_file_columns, quote_text
@@ -55,8 +56,8 @@ class EbnerdConverter:
 
     labels
         click    the article is in `article_ids_clicked`
-        read     clicked and then read for 30 s or more; null if it was clicked and the time is not
-        known scroll   clicked and then scrolled through half of it or more; null likewise
+        read     clicked, then read for 30 s or more; null if clicked, but the time is not known
+        scroll   clicked, then scrolled through half of it or more; null likewise
     events
         reads of the history files, and clicks after the end of the user's history. An event counts
         from the end of its reading, because only then are its read time and scroll depth known.
@@ -104,8 +105,7 @@ class EbnerdConverter:
         if not 0 < prior_click_rate < 1 or prior_impressions <= 0:
             raise ValueError(
                 f"dataset.converter.prior_click_rate ({prior_click_rate}) must be in (0, 1) and "
-                "prior_impressions "
-                f"({prior_impressions}) positive"
+                f"prior_impressions ({prior_impressions}) positive"
             )
         self.read_seconds = read_seconds
         self.scroll_percentage = scroll_percentage
@@ -125,6 +125,7 @@ class EbnerdConverter:
         if source is None:
             raise ValueError("EB-NeRD needs a source: the folder with its original files")
         behaviors, history = find_files(source)
+        check_output(out, self._digest())
         check_file_columns(behaviors, _BEHAVIORS_COLUMNS)
         check_file_columns(history, _HISTORY_COLUMNS)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +238,7 @@ def find_files(source: Path) -> tuple[list[Path], list[Path]]:
     if not behaviors:
         raise ValueError(
             f"{source} holds no EB-NeRD files; expected train/behaviors.parquet and "
-            "train/history.parquet (or "
-            "train_behaviors.parquet and train_history.parquet), and the same for validation"
+            "train/history.parquet (or train_behaviors.parquet and train_history.parquet), and the "
+            "same for validation"
         )
     return behaviors, history

@@ -15,8 +15,8 @@ WITH impressions AS (
 ),
 candidates AS (SELECT *, unnest(article_ids_inview) AS article FROM impressions)
 SELECT
-    impression_id, user_id, moment, article, num_shown, device_type, is_sso_user, is_subscriber,
-        gender, age,
+    impression_id, user_id, moment, article, num_shown,
+    device_type, is_sso_user, is_subscriber, gender, age,
     coalesce(list_contains(article_ids_clicked, article), false) AS clicked,
     CASE WHEN one_click THEN next_read_time END AS read_time,
     CASE WHEN one_click THEN next_scroll_percentage END AS scroll
@@ -55,8 +55,10 @@ SELECT
     ln(1 + coalesce(read_time, 0)) AS log_read_seconds,
     coalesce(scroll, 0) / 100 AS scroll_fraction,
     CASE WHEN scroll IS NULL THEN 0 ELSE 1 END AS scroll_known
-FROM (SELECT user_id, article, moment, read_time, scroll FROM reads UNION ALL SELECT *
-    FROM clicks) both_kinds
+FROM (
+    SELECT user_id, article, moment, read_time, scroll FROM reads
+    UNION ALL SELECT user_id, article, moment, read_time, scroll FROM clicks
+) both_kinds
 """
 
 # measured over every window

@@ -16,6 +16,7 @@ from ranker_data.preparation import statements
 from ranker_data.preparation.output import staged_output
 from ranker_data.preparation.plan import digest_of
 from ranker_data.preparation.prepare import moments_of
+from ranker_data.preparation.source import quote_text
 from ranker_data.preparation.summary import write_stats
 from ranker_data.preparation.writer import PartWriter
 from ranker_data.schema import Field, Label, Schema, Table, Task, write_schema
@@ -76,7 +77,7 @@ class SyntheticConverter:
         digest = digest_of({**dataclasses.asdict(config), "num_parts": self.num_parts})
         with staged_output(out, digest) as root:
             self._write_parts(root)
-            schema = _measure(build_schema(config), root)
+            schema = _measure(build_schema(config), root, config.split_times[0])
             write_schema(schema, root)
             wanted = ["train"]
             wanted += ["valid"] if config.valid_fraction > 0 else []
@@ -268,16 +269,15 @@ def count_earlier(
     return np.searchsorted(event_keys, shown.user * stride + shown.second, side="left") - first
 
 
-def _measure(schema: Schema, root: Path) -> Schema:
+def _measure(schema: Schema, root: Path, valid_from: int) -> Schema:
     """Returns the schema with mean and standard deviation of dense fields before validation."""
-    samples = f"read_parquet('{root}/samples/train/*.parquet')"
-    behaviors = f"read_parquet('{root}/behaviors/*.parquet')"
-    last = f'(SELECT max("time") FROM {samples})'
+    samples = f"read_parquet({quote_text(f'{root}/samples/train/*.parquet')})"
+    behaviors = f"read_parquet({quote_text(f'{root}/behaviors/*.parquet')})"
     moments: dict[tuple[str, str], tuple[float, float]] = {}
     with duckdb.connect(":memory:") as connection:
         for name, fields, relation, condition in (
             ("samples", schema.fields, samples, "true"),
-            ("events", schema.behaviors, behaviors, f'"time" < {last}'),
+            ("events", schema.behaviors, behaviors, f'"time" < {valid_from}'),
         ):
             dense = tuple(field for field in fields if field.kind == "dense")
             rows = connection.execute(statements.moments_sql(relation, dense, condition)).fetchall()

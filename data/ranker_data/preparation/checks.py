@@ -77,8 +77,8 @@ def _column_problems(source: Source, expected: dict[str, str]) -> list[str]:
         elif not re.fullmatch(_FAMILIES[family], source.columns[name]):
             found = source.columns[name]
             problems.append(
-                f"{source.name}: column {name!r} has type {found}, must be a {family}; cast it "
-                "first"
+                f"{source.name}: column {name!r} has type {found}, must be a {family}; "
+                "cast it first"
             )
     return problems
 
@@ -123,9 +123,8 @@ def _time_rule(unit: TimeUnit) -> Rule:
     return Rule(
         column="time",
         bad=f'"time" < {first} OR "time" >= {last}',
-        rule=f"in unit {unit!r} a time of the years {_FIRST_YEAR} to {_LAST_YEAR} is in [{first}, "
-        f"{last}); "
-        "give the right time_unit (s, ms or us since 1970) or convert the column",
+        rule=f"in unit {unit!r} a time of the years {_FIRST_YEAR} to {_LAST_YEAR} is in "
+        f"[{first}, {last}); give the right time_unit (s, ms or us since 1970) or convert it",
     )
 
 
@@ -205,7 +204,6 @@ def check_user_fields(connection: duckdb.DuckDBPyConnection, plan: Preparation) 
         for user, low, high in rows:
             raise DataError(
                 f"samples: column {name!r} of user {user} is both {low} and {high} (or null); a "
-                "field of side "
-                "'user' must be constant per user; give it side 'context'"
+                "field of side 'user' must be constant per user; give it side 'context'"
             )
     return [f"samples.{name}: constant per user" for name in names]

@@ -28,8 +28,8 @@ class TimeSplit:
         ):
             raise ValueError(
                 f"split: valid_fraction ({self.valid_fraction}) and test_fraction "
-                f"({self.test_fraction}) must not be "
-                "negative and must leave something for training; lower them"
+                f"({self.test_fraction}) must not be negative and must leave something for "
+                "training; lower them"
             )
 
 
@@ -49,8 +49,7 @@ class LastSplit:
         if min(self.valid_samples, self.test_samples) < 0:
             raise ValueError(
                 f"split: valid_samples ({self.valid_samples}) and test_samples "
-                f"({self.test_samples}) must not be "
-                "negative"
+                f"({self.test_samples}) must not be negative"
             )
 
 

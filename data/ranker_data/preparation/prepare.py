@@ -29,9 +29,9 @@ from ranker_data.preparation.checks import (
     quote,
 )
 from ranker_data.preparation.engine import connect
-from ranker_data.preparation.output import check_output, staged_output
+from ranker_data.preparation.output import staged_output
 from ranker_data.preparation.plan import Preparation, TimeSplit
-from ranker_data.preparation.source import RawData, Source, open_source
+from ranker_data.preparation.source import RawData, Source, open_source, quote_text
 from ranker_data.preparation.summary import write_stats
 from ranker_data.preparation.writer import ROW_GROUP_ROWS, PartWriter
 from ranker_data.reader import DataError
@@ -75,14 +75,13 @@ def prepare(
         ValueError: `out` holds something else.
     """
     digest = digest or plan.digest()
-    check_output(out, digest)
     with staged_output(out, digest) as root:
         spill = root.parent / "spill"
         with connect(
             memory_limit=memory_limit, num_threads=num_threads, spill=spill / "engine"
         ) as connection:
             run = _Run(plan=plan, root=root, spill=spill, connection=connection)
-            return run.all(events=events, samples=samples, digest=digest)
+            return run.execute(events=events, samples=samples, digest=digest)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +91,7 @@ class _Run:
     spill: Path
     connection: duckdb.DuckDBPyConnection
 
-    def all(self, *, events: RawData | None, samples: RawData, digest: str) -> Schema:
+    def execute(self, *, events: RawData | None, samples: RawData, digest: str) -> Schema:
         raw_samples = open_source(self.connection, "samples", samples)
         raw_events = open_source(self.connection, "events", self._or_no_events(events))
         checks = self._check(raw_events, raw_samples)
@@ -108,9 +107,8 @@ class _Run:
             self._write_part(schema, part)
         write_schema(schema, self.root)
         dropped = self.connection.execute(
-            'SELECT count(*) FROM raw_events e LEFT JOIN users u ON CAST(e."user" AS STRING) = '
-            "u.name "
-            "WHERE u.name IS NULL"
+            "SELECT count(*) FROM raw_events e "
+            'LEFT JOIN users u ON CAST(e."user" AS STRING) = u.name WHERE u.name IS NULL'
         ).fetchall()
         write_stats(
             self.root,
@@ -187,17 +185,14 @@ class _Run:
         empty = self.connection.sql(f"SELECT * FROM ({sql}) LIMIT 0").to_arrow_table()
         pq.write_table(empty, folder / "empty.parquet")
         self.connection.execute(
-            f"COPY ({sql}) TO '{folder}' (FORMAT parquet, PARTITION_BY (part), "
-            "WRITE_PARTITION_COLUMNS true, "
-            "OVERWRITE_OR_IGNORE true)"
+            f"COPY ({sql}) TO {quote_text(str(folder))} (FORMAT parquet, PARTITION_BY (part), "
+            "WRITE_PARTITION_COLUMNS true, OVERWRITE_OR_IGNORE true)"
         )
 
     def _spilled(self, name: str, part: str) -> str:
         folder = self.spill / name
-        found = any(folder.glob(f"part={part}/*.parquet"))
-        files = f"'{folder}/empty.parquet'"
-        if found:
-            files += f", '{folder}/part={part}/*.parquet'"
+        paths = [folder / "empty.parquet", *sorted(folder.glob(f"part={part}/*.parquet"))]
+        files = ", ".join(quote_text(str(path)) for path in paths)
         return f"read_parquet([{files}], hive_partitioning = false)"
 
     def _measure(self) -> dict[tuple[str, str], tuple[float, float]]:

@@ -1,23 +1,22 @@
 """The preparation as SQL text: one definition for an embedded engine and for a cluster.
 
 The statements use standard SQL only (joins, groupings, window functions; no as-of join, no engine's
-own functions) on the relations `raw_events` and `raw_samples`. What differs between engines is
-named in `EXPLODE` and `COLLECT`.
+own functions) on the relations `raw_events` and `raw_samples`. Only `EXPLODE`, `COLLECT` and
+`EMPTY_LIST`, for multi-valued fields, are spelled differently elsewhere.
 
     users             key, part and split moments of every user that has samples
-    vocabulary_<t>    value -> id of table t: by falling frequency, then value, before the
-    validation moment only lists_<r>_<f>     list of values -> list of ids, for multi-valued field f
-    of relation r encoded           rows with ids instead of values
-    timeline          events and samples of a part in one order, which counts the events before each
-    sample
+    vocabulary_<t>    value -> id of table t, by falling count, then value; before validation only
+    lists_<r>_<f>     list of values -> list of ids, for multi-valued field f of relation r
+    encoded           rows with ids instead of values
+    timeline          events and samples of a part in one order, in which events are counted
 """
 
 from ranker_data.preparation.checks import quote
 from ranker_data.preparation.plan import LastSplit, Preparation, TimeSplit
 from ranker_data.schema import Field
 
-# elements of the lists of a relation `lists`, one a row (Spark: LATERAL VIEW posexplode), and back
-# again, in order
+# elements of the lists of a relation `lists`, one a row, and back again (Spark: posexplode, and
+# collect_list of sorted structs)
 EXPLODE = "SELECT list, unnest(list) AS value, generate_subscripts(list, 1) AS position FROM lists"
 COLLECT = "array_agg(id ORDER BY position)"
 EMPTY_LIST = "CAST([] AS BIGINT[])"

@@ -19,7 +19,7 @@ from ranker_data.reader import DataError
 from ranker_data.schema import Schema
 from ranker_data.shard import Shard, read_shard
 
-_QUANTILES = (0.5, 0.9, 0.99, 1.0)
+_QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 _OUTPUT_CHECKS = (
     "files: readable, checksums right, columns and types as in the schema",
     "rows: sorted by user and time; no user in two parts",
@@ -144,9 +144,9 @@ class _Counts:
         cumulated = np.cumsum(self._histogram)
         if cumulated[-1] == 0:
             return {}
-        ranks = [int(np.ceil(q * cumulated[-1])) for q in _QUANTILES]
+        ranks = [int(np.ceil(q * cumulated[-1])) for q in _QUANTILES.values()]
         values = np.searchsorted(cumulated, ranks)
-        return {f"p{100 * q:g}": int(v) for q, v in zip(_QUANTILES, values, strict=True)}
+        return {name: int(v) for name, v in zip(_QUANTILES, values, strict=True)}
 
 
 class _Tally:

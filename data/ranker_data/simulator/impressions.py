@@ -1,21 +1,21 @@
 """Impressions of simulated users with their true probabilities and labels.
 
-    click logit       z = bias_domain + bias_user + R + effects of segment, hour and position + 1.5
-    c bait relevance         R = weight_domain (A - 0.4) + 0.5 quality + price effect of domain and
-    age other task k    v_k = bias_domain_k + 0.5 own_quality_k + (1 - c) 0.7 R + c (own_quality_k +
-    taste_k own_trait_k)
-                          - 1.5 c bait                                        (conversion also: -
-                          0.4 log_price)
-    hidden mood       h ~ N(0, 1), drawn for every impression; it is in no feature
+    z   = bias_domain + bias_user + R + segment_category + hour_category + position_domain
+          + 1.5 c bait                                            logit of the click
+    R   = weight_domain (A - 0.4) + 0.5 quality + price_domain age log_price
+    v_k = bias_domain_k + 0.5 own_k + 0.7 (1 - c) R + c (own_k + taste_k trait_k)
+          - 1.5 c bait (- 0.4 log_price for conversion)           logit of another task k
+    h   ~ N(0, 1) for every impression, in no feature
 
-    p_click      = E_h[sigmoid(z + s h)]
-    p_ctcvr      = E_h[sigmoid(z + s h) sigmoid(v_conversion + s h)]
-    p_conversion = p_ctcvr / p_click                     P(conversion = 1 | click = 1, x), for
-    clicked or not p_like, p_long_view = sigmoid(v_k)
+    p_click             = E_h[sigmoid(z + s h)]
+    p_ctcvr             = E_h[sigmoid(z + s h) sigmoid(v_conversion + s h)]
+    p_conversion        = p_ctcvr / p_click
+    p_like, p_long_view = sigmoid(v_k)
 
-A is the user's affinity to the item's topic at that time, c the conflict, s the confounding. With s
-> 0 the clicked impressions are those with a high mood: P(conversion | click, x) exceeds
-`conversion_if_all_clicked`, the rate if every impression were clicked.
+A is the user's affinity to the item's topic at that time, c the conflict, s the confounding.
+p_conversion is P(conversion = 1 | click = 1, x), for clicked and unclicked impressions alike. With
+s > 0 the clicked impressions are those with a high mood h, so that it exceeds
+`conversion_if_all_clicked` = E_h[sigmoid(v_conversion + s h)].
 """
 
 import dataclasses

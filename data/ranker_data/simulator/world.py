@@ -62,10 +62,10 @@ class WorldConfig:
     """
 
     seed: int = 2026
-    num_users: int = 3_000
-    num_items: int = 2_000
+    num_users: int = 4_000
+    num_items: int = 1_000
     num_categories: int = 40
-    topics_per_category: int = 2
+    topics_per_category: int = 1
     num_domains: int = 3
     events_per_user: float = 150.0
     requests_per_user: float = 16.0
@@ -98,8 +98,8 @@ class WorldConfig:
             )
         if self.num_dormant == 0 and self.dormant_fraction > 0:
             problems.append(
-                f"dormant_fraction ({self.dormant_fraction}) shows dormant interests, but num_dormant "
-                "is 0; set both to 0"
+                f"dormant_fraction ({self.dormant_fraction}) shows dormant interests, but "
+                "num_dormant is 0; set both to 0"
             )
         if self.num_days <= self.impression_days:
             problems.append(
@@ -216,11 +216,11 @@ def build_world(config: WorldConfig) -> World:
         segment_domain=0.8 * generator.normal(size=(NUM_SEGMENTS, domains)),
         segment_category=0.35 * generator.normal(size=(NUM_SEGMENTS, config.num_categories)),
         daypart_category=0.2 * generator.normal(size=(NUM_DAYPARTS, config.num_categories)),
-        click_bias=np.resize([-2.6, -1.6, -3.4], domains) + 0.2 * generator.normal(size=domains),
+        click_bias=np.resize([-2.2, -0.9, -3.3], domains) + 0.2 * generator.normal(size=domains),
         task_bias=np.resize(
             [[-2.4, -2.8, -1.6], [-1.4, -3.4, -2.2], [-1.8, -2.2, -1.0]], (domains, tasks)
         ),
-        affinity_weight=np.resize([2.6, 1.8, 3.2], domains),
+        affinity_weight=np.resize([3.4, 2.4, 4.2], domains),
         price_weight=np.resize([-0.4, 0.1, 0.6], domains),
         position_weight=np.resize([-0.12, -0.25, -0.05], domains),
     )

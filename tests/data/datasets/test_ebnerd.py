@@ -20,7 +20,7 @@ Impression = tuple[int, int, list[int], list[int], float | None, float | None]
 
 
 def behaviors_table(rows: list[Impression]) -> pa.Table:
-    """Rows of (user, seconds after T0, shown, clicked, next_read_time, next_scroll_percentage), in the original types."""
+    """Rows of (user, seconds after T0, shown, clicked, next_read_time, next_scroll_percentage)."""
     columns = {
         "impression_id": pa.array(range(100, 100 + len(rows)), pa.uint32()),
         "article_id": pa.array([None] * len(rows), pa.int32()),
@@ -113,7 +113,9 @@ def read_vocabulary(out: Path) -> list[dict[str, Any]]:
 def test_labels(source: Path, tmp_path: Path) -> None:
     convert(source, tmp_path / "out")
     samples = read_samples(tmp_path / "out")
-    assert len([row for split in SPLITS for row in read(tmp_path / "out" / "samples" / split)]) == 13
+    assert (
+        len([row for split in SPLITS for row in read(tmp_path / "out" / "samples" / split)]) == 13
+    )
     found = {key: (row["click"], row["read"], row["scroll"]) for key, row in samples.items()}
     assert found[0, 11] == (1, 1, 1)
     assert found[0, 12] == (0, 0, 0)
@@ -182,7 +184,10 @@ def test_folders_are_joined_and_overlapping_histories_count_once(
     source: Path, tmp_path: Path
 ) -> None:
     # the validation history has the clicked article of 0 s as a read, some seconds later
-    pq.write_table(behaviors_table([(1, 9000, [17, 18], [17], 3.0, 3.0)]), source / "validation_behaviors.parquet")
+    pq.write_table(
+        behaviors_table([(1, 9000, [17, 18], [17], 3.0, 3.0)]),
+        source / "validation_behaviors.parquet",
+    )
     later = {1: [*HISTORY[1], (6, 11, 40.0, 80.0), (4100, 15, 9.0, 9.0)]}
     pq.write_table(history_table(later), source / "validation_history.parquet")
     convert(source, tmp_path / "out")
@@ -208,7 +213,9 @@ def test_bad_sources_are_named(source: Path, tmp_path: Path) -> None:
     names = ["next_readtime" if n == "next_read_time" else n for n in table.column_names]
     path = source / "train" / "behaviors.parquet"
     pq.write_table(table.rename_columns(names), path)
-    with pytest.raises(DataError, match="'next_read_time' is missing; did you mean 'next_readtime'"):
+    with pytest.raises(
+        DataError, match="'next_read_time' is missing; did you mean 'next_readtime'"
+    ):
         EbnerdConverter().prepare(source, tmp_path / "out")
     path.unlink()
     with pytest.raises(ValueError, match=r"behaviors\.parquet is missing"):

@@ -9,7 +9,9 @@ from ranker_data.simulator.impressions import Impressions, draw_impressions, int
 from ranker_data.simulator.users import Users, draw_users
 from ranker_data.simulator.world import FloatArray, World, WorldConfig, build_world
 
-CONFIG = WorldConfig(num_users=1500, num_items=400, num_categories=20, requests_per_user=12)
+CONFIG = WorldConfig(
+    num_users=1500, num_items=400, num_categories=20, topics_per_category=2, requests_per_user=12
+)
 
 
 def simulate(config: WorldConfig) -> tuple[World, Users, Impressions]:
