@@ -11,6 +11,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from ranker.launch import launch
+
 
 def prepare(config: DictConfig) -> None:
     """Prepares the composed data set and says what came out."""
@@ -34,4 +36,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)
