@@ -236,4 +236,7 @@ def _sync(folder: Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, CheckpointException) and error.failures:
+        # its own text is a traceback of every rank
+        error = next(iter(error.failures.values()))[0]
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.metadata import (
+    _MEM_FORMAT_ENCODING,
+    Metadata,
+    StorageMeta,
+)
 from torch.distributed.checkpoint.planner import ReadItem
 
 _METADATA = "torch.distributed.checkpoint.metadata"
@@ -34,8 +38,17 @@ _ALLOWED = {
 }
 
 
+def _memory_format(owner: Any, name: str) -> Any:
+    """Stands in for getattr, by which some Python versions pickle the member of an enumeration."""
+    if owner is not _MEM_FORMAT_ENCODING:
+        raise OSError(f"refused: the checkpoint's metadata asks for an attribute of {owner!r}")
+    return owner[name]
+
+
 class _MetadataUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return _memory_format
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if (module, name) not in _ALLOWED and not is_dtype:
             raise OSError(f"refused: the checkpoint's metadata names {module}.{name}")

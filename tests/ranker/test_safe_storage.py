@@ -1,5 +1,6 @@
 """A hostile checkpoint never executes code."""
 
+import io
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,11 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from ranker.distributed import process_group
-from ranker.safe_storage import TensorsOnlyLoadPlanner, TensorsOnlyReader
+from ranker.safe_storage import (
+    TensorsOnlyLoadPlanner,
+    TensorsOnlyReader,
+    _MetadataUnpickler,
+)
 
 
 class Payload:
@@ -47,6 +53,30 @@ def test_code_in_the_metadata_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BaseException, match=r"refused: the checkpoint's metadata names"):
         read(tmp_path, {"a": torch.zeros(6)})
     assert not (tmp_path / "canary").exists()
+
+
+class Attribute:
+    """Asks for an attribute by getattr, as pickles of enumeration members do."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.owner, self.name = owner, name
+
+    def __reduce__(self) -> Any:
+        return (getattr, (self.owner, self.name))
+
+
+def unpickle(value: Any) -> Any:
+    return _MetadataUnpickler(io.BytesIO(pickle.dumps(value))).load()
+
+
+def test_getattr_reaches_memory_formats_only() -> None:
+    member = _MEM_FORMAT_ENCODING.TORCH_CONTIGUOUS_FORMAT
+    assert unpickle(member) is member
+    assert unpickle(Attribute(_MEM_FORMAT_ENCODING, member.name)) is member
+    with pytest.raises(OSError, match="refused: .* asks for an attribute of"):
+        unpickle(Attribute(Path, "unlink"))
+    with pytest.raises(OSError, match="refused: .* asks for an attribute of"):
+        unpickle(Attribute(torch.Size, "__class__"))
 
 
 def test_code_in_an_entry_is_refused(tmp_path: Path) -> None:
