@@ -3,7 +3,7 @@
 import io
 import pickle
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import pytest
@@ -73,9 +73,9 @@ def test_getattr_reaches_memory_formats_only() -> None:
     member = _MEM_FORMAT_ENCODING.TORCH_CONTIGUOUS_FORMAT
     assert unpickle(member) is member
     assert unpickle(Attribute(_MEM_FORMAT_ENCODING, member.name)) is member
-    with pytest.raises(OSError, match="refused: .* asks for an attribute of"):
-        unpickle(Attribute(Path, "unlink"))
-    with pytest.raises(OSError, match="refused: .* asks for an attribute of"):
+    with pytest.raises(OSError, match=r"refused: .* asks for an attribute of"):
+        unpickle(Attribute(PosixPath, "unlink"))
+    with pytest.raises(OSError, match=r"refused: .* asks for an attribute of"):
         unpickle(Attribute(torch.Size, "__class__"))
 
 
