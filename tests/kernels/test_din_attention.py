@@ -182,7 +182,7 @@ def test_any_number_of_hidden_layers(
         assert relative_error(gradient, expected[1][name]) < 1e-12, name
 
 
-@pytest.mark.parametrize("sharing", [1, 4])
+@pytest.mark.parametrize("sharing", [1, 6])
 def test_a_batch_of_several_blocks(sharing: int, generator: torch.Generator) -> None:
     lengths = torch.randint(0, 700, (8,), generator=generator).tolist()
     ends = torch.tensor(lengths).cumsum(0).tolist()
@@ -295,6 +295,16 @@ def test_an_output_does_not_depend_on_the_rest_of_the_batch(
     begin, end = windows[1].tolist()
     alone, _ = din_attention(query[1:2], behaviors[begin:end], windows[1:2] - begin, unit)
     torch.testing.assert_close(alone, together[1:2])
+
+
+def test_transposed_inputs_and_weights_give_the_same(generator: torch.Generator) -> None:
+    unit = make_unit("prelu", generator=generator)
+    query, behaviors, windows = make_inputs(WINDOWS["overlapping"], generator=generator)
+    expected = run(din_attention, query, behaviors, windows, unit, "softmax", torch.float64)
+    transposed = dataclasses.replace(unit, weights=tuple(w.mT.clone().mT for w in unit.weights))
+    inputs = (query.mT.clone().mT, behaviors.mT.clone().mT, windows)
+    actual = run(din_attention, *inputs, transposed, "softmax", torch.float64)
+    torch.testing.assert_close(actual[:2], expected[:2])
 
 
 def test_behaviours_outside_every_window_are_never_read(generator: torch.Generator) -> None:

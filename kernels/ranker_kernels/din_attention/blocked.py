@@ -5,7 +5,6 @@ never kept. What the forward leaves is the output and two numbers for each candi
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,21 +16,11 @@ from ranker_kernels.din_attention.first_layer import (
     collapse,
     uncollapse_gradient,
 )
-from ranker_kernels.din_attention.unit import ActivationUnit, Normalize
+from ranker_kernels.din_attention.unit import ActivationUnit, Gradients, Normalize
 from ranker_kernels.din_attention.windows import Pairs, expand_windows, softmax_terms
 
-# pairs; the activations of 2048 of them stay in a cache of 2 MB
-BLOCK = 2048
-
-
-class Gradients(NamedTuple):
-    """Gradients of everything that can be learned."""
-
-    query: Tensor
-    behaviors: Tensor
-    weights: list[Tensor]
-    biases: list[Tensor]
-    alphas: list[Tensor]
+# pairs; on CPU the activations of a block stay in a cache of 2 MB, elsewhere launches must be few
+CPU_BLOCK, DEVICE_BLOCK = 2048, 1 << 18
 
 
 def forward(
@@ -40,23 +29,23 @@ def forward(
     """Pools the behaviours of every window.
 
     Returns:
-        The output `[C, D]`, and `[2, C]`: the maximum of the scaled scores and the sum of
-        exp(score - maximum), which are 0 and 1 without softmax.
+        The output `[C, D]`, and the terms of the softmax `[2, C]`: the maximum of the scaled scores
+        and the sum of exp(score - maximum). Without softmax the terms are zeros.
     """
     pairs = expand_windows(windows)
     scorer = _Scorer(query, behaviors, pairs, unit)
     scores = query.new_empty(pairs.candidate.shape)
     for block in scorer.blocks():
         scores[block.span] = scorer.score(block)
-    terms = query.new_tensor([[0.0], [1.0]]).repeat(1, query.shape[0])
+    terms = query.new_zeros(2, query.shape[0])
     if normalize == "softmax":
         scores *= query.shape[1] ** -0.5
         terms = torch.stack(softmax_terms(scores, pairs))
         scores = _softmax(scores, terms, pairs.candidate)
-    # (indices, offsets, scale_grad_by_freq, mode "sum", sparse, weights): the fused pooling
-    pooled = torch.embedding_bag(behaviors, pairs.behavior, pairs.offsets, False, 0, False, scores)[
-        0
-    ]
+    # sum of weighted rows; the arguments are scale_grad_by_freq, mode "sum", sparse, and weights
+    pooled, *_ = torch.embedding_bag(
+        behaviors, pairs.behavior, pairs.offsets, False, 0, False, scores
+    )
     return pooled, terms
 
 
@@ -126,8 +115,9 @@ class _Scorer:
 
     def blocks(self) -> Iterator[_Block]:
         num_pairs = self.pairs.candidate.shape[0]
-        for start in range(0, num_pairs, BLOCK):
-            span = slice(start, min(start + BLOCK, num_pairs))
+        size = CPU_BLOCK if self.query.device.type == "cpu" else DEVICE_BLOCK
+        for start in range(0, num_pairs, size):
+            span = slice(start, min(start + size, num_pairs))
             yield _Block(span, self.pairs, self.query, self.behaviors)
 
     def score(self, block: _Block) -> Tensor:

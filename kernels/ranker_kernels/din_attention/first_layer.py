@@ -99,8 +99,8 @@ def choose_pair_terms(weights: Collapsed, behaviors: Tensor, num_pairs: int) -> 
     """Picks the faster of the two.
 
     Gathering a row of H1 numbers costs more than the `D x H1` product that it saves, unless
-    windows overlap: on CPU the two break even at about 2.3 pairs for each behaviour.
+    windows overlap: on CPU the two break even at about 4 pairs for each behaviour.
     """
-    if num_pairs > 2.3 * behaviors.shape[0]:
+    if num_pairs > 4 * behaviors.shape[0]:
         return _PerBehavior(weights, behaviors)
     return _PerPair(weights)

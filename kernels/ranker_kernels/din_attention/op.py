@@ -14,14 +14,14 @@ from ranker_kernels.din_attention import blocked
 from ranker_kernels.din_attention.unit import (
     Activation,
     ActivationUnit,
+    Gradients,
     Moments,
     Normalize,
     compute_dtype,
 )
 
 
-@torch.library.custom_op("ranker_kernels::din_attention", mutates_args=())
-def attend(
+def _attend(
     query: Tensor,
     behaviors: Tensor,
     windows: Tensor,
@@ -42,8 +42,7 @@ def attend(
     return output.to(behaviors.dtype), terms
 
 
-@torch.library.custom_op("ranker_kernels::din_attention_backward", mutates_args=())
-def attend_backward(
+def _attend_backward(
     gradient: Tensor,
     output: Tensor,
     terms: Tensor,
@@ -71,10 +70,73 @@ def attend_backward(
         unit.to(dtype),
         cast(Normalize, normalize),
     )
-    learned = [query, behaviors, *weights, *biases, *alphas]
+    return _flatten(gradients, [query, behaviors, *weights, *biases, *alphas])
+
+
+attend = torch.library.custom_op("ranker_kernels::din_attention", _attend, mutates_args=())
+attend_backward = torch.library.custom_op(
+    "ranker_kernels::din_attention_backward", _attend_backward, mutates_args=()
+)
+
+
+@attend.register_kernel("cuda")
+def _(query: Tensor, behaviors: Tensor, windows: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    # Triton is imported where it runs; a CPU installation does without
+    from ranker_kernels.din_attention import launch
+
+    *parts, normalize = rest
+    unit = _unit(*parts)
+    if not launch.supports(query, behaviors, unit):
+        return _attend(query, behaviors, windows, *rest)
+    output, terms = launch.forward(
+        query,
+        behaviors,
+        windows,
+        unit.to(torch.float32),
+        normalize,
+        launch.choose_launch(behaviors),
+    )
+    return output.to(behaviors.dtype), terms
+
+
+@attend_backward.register_kernel("cuda")
+def _(
+    gradient: Tensor,
+    output: Tensor,
+    terms: Tensor,
+    query: Tensor,
+    behaviors: Tensor,
+    windows: Tensor,
+    *rest: Any,
+) -> list[Tensor]:
+    from ranker_kernels.din_attention import launch
+
+    *parts, normalize = rest
+    unit = _unit(*parts)
+    if not launch.supports(query, behaviors, unit):
+        return _attend_backward(gradient, output, terms, query, behaviors, windows, *rest)
+    gradients = launch.backward(
+        gradient.float(),
+        output.float(),
+        terms,
+        query,
+        behaviors,
+        windows,
+        unit.to(torch.float32),
+        normalize,
+        launch.choose_launch(behaviors),
+    )
+    return _flatten(gradients, [query, behaviors, *unit.weights, *unit.biases, *unit.alphas])
+
+
+def _flatten(gradients: Gradients, learned: Sequence[Tensor]) -> list[Tensor]:
+    """Lists the gradients in the order, and with the dtypes, of what they belong to.
+
+    They are contiguous, since that is what the fake promises to a compiler.
+    """
     flat = [gradients.query, gradients.behaviors]
     flat += [*gradients.weights, *gradients.biases, *gradients.alphas]
-    return [grad.to(tensor.dtype) for grad, tensor in zip(flat, learned, strict=True)]
+    return [grad.to(tensor.dtype).contiguous() for grad, tensor in zip(flat, learned, strict=True)]
 
 
 def _unit(
@@ -97,7 +159,7 @@ def _unit(
 @attend.register_fake
 def _(query: Tensor, behaviors: Tensor, *parts: Any) -> tuple[Tensor, Tensor]:
     terms = query.new_empty(2, query.shape[0], dtype=compute_dtype(query, behaviors))
-    return torch.empty_like(query, dtype=behaviors.dtype), terms
+    return query.new_empty(query.shape, dtype=behaviors.dtype), terms
 
 
 @attend_backward.register_fake
@@ -114,7 +176,7 @@ def _(
     *parts: Any,
 ) -> list[Tensor]:
     learned = [query, behaviors, *weights, *biases, *alphas]
-    return [torch.empty_like(tensor) for tensor in learned]
+    return [tensor.new_empty(tensor.shape) for tensor in learned]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -83,6 +83,16 @@ class ActivationUnit:
         )
 
 
+class Gradients(NamedTuple):
+    """Gradients of everything that can be learned."""
+
+    query: Tensor
+    behaviors: Tensor
+    weights: list[Tensor]
+    biases: list[Tensor]
+    alphas: list[Tensor]
+
+
 def compute_dtype(query: Tensor, behaviors: Tensor) -> torch.dtype:
     """Returns the precision of the computation: at least float32, whatever the inputs.
 

@@ -28,11 +28,11 @@ def softmax_terms(scores: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Reduces scores `[P]` to every candidate's maximum and sum of exp(score - maximum).
 
     Returns:
-        Two `[C]` tensors, the maximum without a gradient; 0 and 1 for an empty window.
+        Two `[C]` tensors, the maximum without a gradient; -inf and 0 for an empty window, which
+        has no pair to ask for them.
     """
     lowest = scores.new_full(pairs.offsets.shape, -torch.inf)
     maximum = lowest.scatter_reduce(0, pairs.candidate, scores.detach(), "amax")
-    maximum = maximum.masked_fill(maximum == -torch.inf, 0)
     exponentials = torch.exp(scores - maximum[pairs.candidate])
     total = torch.zeros_like(maximum).index_add(0, pairs.candidate, exponentials)
-    return maximum, total.masked_fill(total == 0, 1)
+    return maximum, total

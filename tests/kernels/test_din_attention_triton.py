@@ -1,0 +1,216 @@
+"""The Triton kernels on CPU: run by the interpreter, and compiled for a GPU that is not there."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+if os.environ.setdefault("TRITON_INTERPRET", "1") != "1":
+    pytest.skip("the kernels run on CPU with TRITON_INTERPRET=1", allow_module_level=True)
+
+from ranker_kernels.din_attention import Activation, ActivationUnit, Moments, Normalize, launch
+from ranker_kernels.din_attention.reference import din_attention_reference
+from ranker_kernels.din_attention.unit import Gradients
+
+ROOT = Path(__file__).parents[2]
+SMALL = launch.Launch(programs=3, tiles=launch.Tiles(16, 16))
+# a side that is no power of two, to see the masks at work
+DIM, HIDDEN, NUM_BEHAVIORS = 12, (20, 9), 80
+
+# 0, 1, tile - 1, tile, tile + 1 and several tiles; behaviours 70 to 79 belong to no window
+DISJOINT = [(0, 0), (0, 1), (1, 16), (16, 32), (32, 49), (50, 70), (70, 70)]
+OVERLAPPING = [(0, 70), (3, 20), (69, 70), (5, 5), (3, 20), (40, 70)]
+KINDS: list[Activation] = ["sigmoid", "prelu", "dice"]
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """Fills every tensor that is allocated without values with NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def make_unit(activation: Activation, generator: torch.Generator) -> ActivationUnit:
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    alphas = () if activation == "sigmoid" else tuple(draw(n) * 0.3 for n in HIDDEN)
+    return ActivationUnit(
+        activation=activation,
+        weights=(draw(HIDDEN[0], 4 * DIM) / 7, draw(HIDDEN[1], HIDDEN[0]) / 4, draw(1, HIDDEN[1])),
+        biases=(draw(HIDDEN[0]) * 0.3, draw(HIDDEN[1]) * 0.3, draw(1)),
+        alphas=alphas,
+        moments=tuple(Moments(draw(n) * 0.5, draw(n).square() + 0.5) for n in HIDDEN)
+        if activation == "dice"
+        else (),
+    )
+
+
+def make_inputs(
+    windows: list[tuple[int, int]], generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns query, behaviours, windows and the upstream gradient."""
+    query, upstream = torch.randn(
+        2, len(windows), DIM, generator=generator, dtype=torch.float64
+    ).unbind()
+    behaviors = torch.randn(NUM_BEHAVIORS, DIM, generator=generator, dtype=torch.float64)
+    table = torch.tensor(windows, dtype=torch.int64).reshape(-1, 2)
+    return query, behaviors, table, upstream
+
+
+def run_reference(
+    query: Tensor,
+    behaviors: Tensor,
+    windows: Tensor,
+    upstream: Tensor,
+    unit: ActivationUnit,
+    normalize: Normalize,
+) -> list[Tensor]:
+    """Returns the output and all gradients, in the order of `flatten`."""
+    leaves = [query, behaviors, *unit.weights, *unit.biases, *unit.alphas]
+    leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+    leaf_unit = ActivationUnit(
+        activation=unit.activation,
+        weights=tuple(leaves[2:5]),
+        biases=tuple(leaves[5:8]),
+        alphas=tuple(leaves[8:]),
+        moments=unit.moments,
+    )
+    output, _ = din_attention_reference(
+        leaves[0], leaves[1], windows, leaf_unit, normalize=normalize
+    )
+    gradients = torch.autograd.grad(
+        output, leaves, upstream, allow_unused=True, materialize_grads=True
+    )
+    return [output.detach(), *gradients]
+
+
+def run_kernels(
+    query: Tensor,
+    behaviors: Tensor,
+    windows: Tensor,
+    upstream: Tensor,
+    unit: ActivationUnit,
+    normalize: Normalize,
+) -> list[Tensor]:
+    inputs = (query, behaviors, windows, unit.to(torch.float32), normalize, SMALL)
+    output, terms = launch.forward(*inputs)
+    return [output, *flatten(launch.backward(upstream.float(), output, terms, *inputs))]
+
+
+def flatten(gradients: Gradients) -> list[Tensor]:
+    weights, biases, alphas = gradients.weights, gradients.biases, gradients.alphas
+    return [gradients.query, gradients.behaviors, *weights, *biases, *alphas]
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    size = expected.norm().item()
+    return (actual.double() - expected).norm().item() / (size if size > 1e-9 else 1.0)
+
+
+@pytest.mark.parametrize("normalize", ["none", "softmax"])
+@pytest.mark.parametrize("activation", KINDS)
+@pytest.mark.parametrize("windows", [DISJOINT, OVERLAPPING], ids=["disjoint", "overlapping"])
+def test_values_and_gradients_match_the_reference(
+    windows: list[tuple[int, int]], activation: Activation, normalize: Normalize
+) -> None:
+    generator = torch.Generator().manual_seed(2026)
+    unit = make_unit(activation, generator)
+    query, behaviors, table, upstream = make_inputs(windows, generator)
+    expected = run_reference(query, behaviors, table, upstream, unit, normalize)
+    # what no window covers must not be read
+    behaviors[70:] = torch.nan
+    actual = run_kernels(query.float(), behaviors.float(), table, upstream, unit, normalize)
+    errors = [relative_error(a, e) for a, e in zip(actual, expected, strict=True)]
+    assert errors[0] < 2e-6
+    assert max(errors[1:]) < 1e-5
+
+
+@pytest.mark.parametrize("windows", [[(3, 3), (0, 0)], []], ids=["all empty", "no candidate"])
+def test_nothing_to_attend_to_gives_zeros(windows: list[tuple[int, int]]) -> None:
+    generator = torch.Generator().manual_seed(2026)
+    unit = make_unit("dice", generator)
+    query, behaviors, table, upstream = make_inputs(windows, generator)
+    results = run_kernels(query.float(), behaviors.float(), table, upstream, unit, "softmax")
+    assert all(torch.equal(result, torch.zeros_like(result)) for result in results)
+
+
+def test_bfloat16_behaviors_only_add_their_own_rounding() -> None:
+    generator = torch.Generator().manual_seed(2026)
+    unit = make_unit("prelu", generator)
+    query, behaviors, table, upstream = make_inputs(OVERLAPPING, generator)
+    query, behaviors = query.bfloat16(), behaviors.bfloat16()
+    expected = run_reference(query.double(), behaviors.double(), table, upstream, unit, "softmax")
+    actual = run_kernels(query, behaviors, table, upstream, unit, "softmax")
+    assert max(relative_error(a, e) for a, e in zip(actual, expected, strict=True)) < 1e-5
+
+
+def test_two_runs_agree_bit_for_bit_and_so_do_other_shapes_of_the_launch() -> None:
+    generator = torch.Generator().manual_seed(2026)
+    unit = make_unit("sigmoid", generator).to(torch.float32)
+    query, behaviors, table, _ = make_inputs(OVERLAPPING, generator)
+    inputs = (query.float(), behaviors.float(), table, unit, "softmax")
+    first, _ = launch.forward(*inputs, SMALL)  # type: ignore[arg-type]
+    again, _ = launch.forward(*inputs, SMALL)  # type: ignore[arg-type]
+    assert torch.equal(first, again)
+    wide = launch.Launch(programs=2, tiles=launch.Tiles(64, 32))
+    torch.testing.assert_close(launch.forward(*inputs, wide)[0], first)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_hopper_without_spilling_much() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(ROOT / "kernels")
+    printed = subprocess.run(
+        [sys.executable, ROOT / "kernels" / "benchmarks" / "compile_din_attention.py"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    kernels = [json.loads(line) for line in printed.splitlines()]
+    assert len(kernels) == 9
+    for kernel in kernels:
+        assert kernel["shared_bytes"] <= 227 * 1024, kernel
+        assert kernel["spilled_bytes"] <= 512, kernel
+        half_precision = kernel["dtype"] == "torch.bfloat16"
+        assert (kernel["wgmma"] + kernel["mma"] > 0) == half_precision, kernel
+    forward = kernels[0]
+    assert forward["spilled_bytes"] == 0
+    assert forward["wgmma"] > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", KINDS)
+def test_cuda_matches_the_reference(activation: Activation, dtype: torch.dtype) -> None:
+    from ranker_kernels.din_attention import din_attention
+
+    generator = torch.Generator().manual_seed(2026)
+    unit = make_unit(activation, generator)
+    query, behaviors, table, upstream = make_inputs(OVERLAPPING, generator)
+    query, behaviors = query.to(dtype), behaviors.to(dtype)
+    expected = run_reference(query.double(), behaviors.double(), table, upstream, unit, "softmax")
+    device_unit = ActivationUnit(
+        activation=activation,
+        weights=tuple(weight.cuda().float() for weight in unit.weights),
+        biases=tuple(bias.cuda().float() for bias in unit.biases),
+        alphas=tuple(alpha.cuda().float() for alpha in unit.alphas),
+        moments=tuple(
+            Moments(m.mean.cuda().float(), m.variance.cuda().float()) for m in unit.moments
+        ),
+    )
+    leaves = (query.cuda().requires_grad_(), behaviors.cuda().requires_grad_())
+    output, _ = din_attention(*leaves, table.cuda(), device_unit, normalize="softmax")
+    gradients = torch.autograd.grad(output, leaves, upstream.to(device="cuda", dtype=dtype))
+    bound = 1e-5 if dtype == torch.float32 else 5e-2
+    for actual, wanted in zip((output, *gradients), expected[:3], strict=True):
+        assert relative_error(actual.cpu(), wanted) < bound
