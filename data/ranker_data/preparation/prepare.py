@@ -7,6 +7,7 @@ then each part is joined, sorted and written.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
@@ -50,6 +51,7 @@ def prepare(
     digest: str | None = None,
     memory_limit: str = "4GB",
     num_threads: int = 2,
+    counts: Mapping[str, int] | None = None,
 ) -> Schema:
     """Prepares a data set.
 
@@ -66,6 +68,7 @@ def prepare(
         memory_limit: of the engine, such as "4GB"; beyond it the engine spills to disk beside
             `out`.
         num_threads: of the engine.
+        counts: what became of rows before they came here, for `stats.json`.
 
     Returns:
         The schema, which is also written to the folder, as are `stats.json` and the vocabularies.
@@ -80,7 +83,9 @@ def prepare(
         with connect(
             memory_limit=memory_limit, num_threads=num_threads, spill=spill / "engine"
         ) as connection:
-            run = _Run(plan=plan, root=root, spill=spill, connection=connection)
+            run = _Run(
+                plan=plan, root=root, spill=spill, connection=connection, counts=counts or {}
+            )
             return run.execute(events=events, samples=samples, digest=digest)
 
 
@@ -90,6 +95,7 @@ class _Run:
     root: Path
     spill: Path
     connection: duckdb.DuckDBPyConnection
+    counts: Mapping[str, int]
 
     def execute(self, *, events: RawData | None, samples: RawData, digest: str) -> Schema:
         raw_samples = open_source(self.connection, "samples", samples)
@@ -119,6 +125,7 @@ class _Run:
             wanted_splits=self.plan.wanted_splits,
             split_in_time=isinstance(self.plan.split, TimeSplit),
             raw={
+                **self.counts,
                 "events": raw_events.num_rows,
                 "samples": raw_samples.num_rows,
                 "events_of_users_without_samples": dropped[0][0],

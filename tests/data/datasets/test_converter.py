@@ -5,10 +5,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ranker_data.datasets.ali_ccp import AliCcpConverter
+from ranker_data.datasets.alimama import AlimamaConverter
+from ranker_data.datasets.amazon import AmazonConverter
+from ranker_data.datasets.avazu import AvazuConverter
+from ranker_data.datasets.census_income import CensusIncomeConverter
+from ranker_data.datasets.complete_journey import CompleteJourneyConverter
 from ranker_data.datasets.converter import DatasetConverter
+from ranker_data.datasets.criteo import CriteoConverter
+from ranker_data.datasets.custom import CustomConverter
 from ranker_data.datasets.ebnerd import EbnerdConverter
+from ranker_data.datasets.kuairand import KuairandConverter
 from ranker_data.datasets.movielens import MovielensConverter
 from ranker_data.datasets.synthetic import SyntheticConverter
+from ranker_data.datasets.taobao import TaobaoConverter
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs" / "dataset"
 CONFIGS = [path for path in sorted(FOLDER.glob("*.yaml")) if "\nconverter:" in path.read_text()]
@@ -16,6 +26,16 @@ CONFIGS = [path for path in sorted(FOLDER.glob("*.yaml")) if "\nconverter:" in p
 
 def test_converters_keep_the_contract() -> None:
     converters: list[DatasetConverter] = [
+        AliCcpConverter(),
+        AlimamaConverter(),
+        AmazonConverter(),
+        AvazuConverter(),
+        CensusIncomeConverter(),
+        CompleteJourneyConverter(),
+        CriteoConverter(),
+        CustomConverter(),
+        KuairandConverter(),
+        TaobaoConverter(),
         EbnerdConverter(),
         MovielensConverter(),
         SyntheticConverter(),
