@@ -11,21 +11,19 @@ import difflib
 import functools
 import importlib
 import inspect
-import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ranker.embedding import EmbeddingOptions
-from ranker.evaluate_run import EvaluationOptions
 from ranker.job import TrainerOptions, TrainJob
-from ranker.run_dir import RunDir
 from ranker.sharding import OptimizerOptions, ShardingOptions
-from ranker.slots import Head, Objective, SequenceEncoder
+from ranker.slots import Gate, Head, Interaction, Objective, SequenceEncoder
+from ranker.type_hints import dataclass_in, describe, matches
 from ranker_data.datasets.converter import DatasetConverter
 from ranker_data.loader import LoaderOptions
 from ranker_data.schema import Schema, SchemaError, read_schema
@@ -81,7 +79,13 @@ def build_train_job(config: Mapping[str, Any]) -> TrainJob:
         )
         for key in reader.value("sequence", dict[str, Any], {})
     }
-    head = reader.factory("head", roots, Head, {"input_dim", "tasks"})
+    gate, interaction = (
+        None
+        if reader.value(slot, dict[str, Any] | None, None) is None
+        else reader.factory(slot, roots, contract, {"layout"})
+        for slot, contract in (("gate", Gate), ("interaction", Interaction))
+    )
+    head = reader.factory("head", roots, Head, {"input_dim", "tasks"}, offered={"layout"})
     objective = reader.factory("objective", roots, Objective, set())
     if name is not None and Path(str(name)).name != name:
         reader.errors.append(f"name is {name!r}; it must be a single folder name")
@@ -100,28 +104,11 @@ def build_train_job(config: Mapping[str, Any]) -> TrainJob:
         sharding=sharding,
         trainer=trainer,
         sequence=sequence,
+        gate=gate,
+        interaction=interaction,
         head=head,
         objective=objective,
     )
-
-
-def build_evaluation(config: Mapping[str, Any]) -> tuple[TrainJob, EvaluationOptions]:
-    """Checks a plain evaluation config, and builds the job from the config that the run saved.
-
-    Raises:
-        ConfigError: lists every problem found.
-    """
-    reader = ConfigReader({"evaluation": {k: v for k, v in config.items() if k != "plugins"}})
-    options = reader.section("evaluation", EvaluationOptions)
-    reader.raise_errors()
-    saved = RunDir(Path(options.run)).read_config()
-    # a saved config is data: only packages named on this command line may be imported
-    saved["plugins"] = config.get("plugins", [])
-    if options.dataset_path is not None:
-        saved["dataset"]["path"] = options.dataset_path
-    if options.batch_size is not None:
-        saved["loader"]["batch_size"] = options.batch_size
-    return build_train_job(saved), options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,6 +172,8 @@ TRAIN_KEYS = (
     "loader",
     "embedding",
     "sequence",
+    "gate",
+    "interaction",
     "head",
     "objective",
     "optimizer",
@@ -225,11 +214,11 @@ class ConfigReader:
         value = self._find(path)
         if value is dataclasses.MISSING or (value is None and default is not dataclasses.MISSING):
             if default is dataclasses.MISSING:
-                self.errors.append(f"{path} is missing; it must be {_describe(hint)}")
+                self.errors.append(f"{path} is missing; it must be {describe(hint)}")
                 return None
             return default
-        if not _matches(value, hint):
-            self.errors.append(f"{path} is {value!r}; it must be {_describe(hint)}")
+        if not matches(value, hint):
+            self.errors.append(f"{path} is {value!r}; it must be {describe(hint)}")
             return None
         return value
 
@@ -253,11 +242,17 @@ class ConfigReader:
         return self._call(path, cls, values) if len(self.errors) == before else None
 
     def factory(
-        self, path: str, roots: tuple[str, ...], contract: type, runtime: set[str]
+        self,
+        path: str,
+        roots: tuple[str, ...],
+        contract: type,
+        runtime: set[str],
+        offered: Set[str] = frozenset(),
     ) -> Callable[..., Any]:
         """Returns a constructor with the arguments at `path` bound.
 
-        `runtime` ones are given when it is called.
+        `runtime` ones are given when it is called; `offered` ones too, but a constructor may do
+        without them.
         """
         before = len(self.errors)
         values = self._find(path)
@@ -271,14 +266,14 @@ class ConfigReader:
             return _unbuildable
         parameters = inspect.signature(target).parameters
         hints = typing.get_type_hints(target.__init__)
-        chosen = [name for name in parameters if name not in runtime]
+        chosen = [name for name in parameters if name not in runtime | offered]
         self.check_keys([*chosen, "_target_"], path)
         arguments = {}
         for key in chosen:
             required = parameters[key].default is inspect.Parameter.empty
             if not required and key not in values:
                 continue
-            nested = _dataclass_of(hints[key])
+            nested = dataclass_in(hints[key])
             if nested is not None and values.get(key) is not None:
                 arguments[key] = self.section(f"{path}.{key}", nested)
             else:
@@ -289,9 +284,9 @@ class ConfigReader:
                 f"{path}._target_: {target.__name__} must accept {', '.join(missing)} "
                 f"(contract of {contract.__name__})"
             )
-        return (
-            functools.partial(target, **arguments) if len(self.errors) == before else _unbuildable
-        )
+        if len(self.errors) > before:
+            return _unbuildable
+        return functools.partial(_construct, target, offered - set(parameters), **arguments)
 
     def raise_errors(self) -> None:
         """Raises what was collected.
@@ -337,12 +332,9 @@ class ConfigReader:
         return found
 
 
-def _dataclass_of(hint: Any) -> type | None:
-    """The dataclass in `X` or `X | None`."""
-    for argument in (hint, *get_args(hint)):
-        if isinstance(argument, type) and dataclasses.is_dataclass(argument):
-            return argument
-    return None
+def _construct(target: Callable[..., Any], declined: Set[str], /, **arguments: Any) -> Any:
+    """Calls `target` without the offered arguments that it does not take."""
+    return target(**{name: value for name, value in arguments.items() if name not in declined})
 
 
 def _unbuildable(**_: Any) -> Any:
@@ -359,44 +351,3 @@ def _suggest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known keys are {', '.join(sorted(k for k in known if k != '_target_'))}"
-
-
-def _matches(value: Any, hint: Any) -> bool:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_matches(value, argument) for argument in arguments)
-    if origin is Literal:
-        return value in arguments
-    if hint is None or hint is type(None):
-        return value is None
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if origin in (list, tuple):
-        return isinstance(value, list) and all(_matches(item, arguments[0]) for item in value)
-    if origin is not None and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(_matches(v, arguments[1]) for v in value.values())
-    return isinstance(value, hint)
-
-
-def _describe(hint: Any) -> str:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_describe(argument) for argument in arguments)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, arguments))
-    if origin in (list, tuple):
-        return f"a list ({_describe(arguments[0])})"
-    if origin is not None:
-        return f"a mapping (values: {_describe(arguments[1])})"
-    names = {
-        int: "an integer",
-        float: "a number",
-        str: "a text",
-        bool: "true or false",
-        type(None): "null",
-    }
-    return names.get(hint, str(hint))

@@ -1,6 +1,6 @@
 """Scores a split with a model: every row once, in an order that no rank count changes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ranker.metrics.auc import auc
 from ranker.metrics.calibration import expected_calibration_error, pcoc
 from ranker.metrics.gauc import gauc
 from ranker.metrics.logloss import logloss, normalized_entropy
+from ranker.report.derived import add_slices, field_of
 from ranker.report.predictions import Predictions, TaskPredictions
 from ranker_data.batch import RankingBatch
 from ranker_data.layout import truth_columns
@@ -21,23 +22,39 @@ from ranker_data.schema import Schema, Task
 
 Columns = dict[str, NDArray[Any]]
 
+# no other column of a prediction has a dot
+FIELD_PREFIX = "field."
+
 
 def predict(
-    model: nn.Module, loader: RankingLoader, schema: Schema, device: torch.device
+    model: nn.Module,
+    loader: RankingLoader,
+    schema: Schema,
+    device: torch.device,
+    slices: Sequence[str] = (),
 ) -> Predictions | None:
     """Scores the loader's split in evaluation mode; every rank calls it.
+
+    Args:
+        model: returns the loss, its parts and the logits of a batch.
+        loader: of the split.
+        schema: of the data.
+        device: of the model.
+        slices: columns to slice by besides the history's length, see `add_slices`; a field must be
+            an id field of a sample.
 
     Returns:
         On rank 0 all rows, sorted by sample id, with the tasks that the model predicts; a task's
         label is NaN outside its space. None on other ranks.
     """
     model.eval()
+    fields = _slice_fields(schema, slices)
     pieces = []
     with torch.no_grad():
         for batch in loader.batches():
             # labels and ids are read from the batch on the host
             _, _, logits = model(batch.to(device, non_blocking=True))
-            pieces.append(_columns(batch, logits, schema))
+            pieces.append(_columns(batch, logits, schema) | _fields(batch, schema, fields))
     local = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     gathered = gather_to_main(local)
     if gathered is None:
@@ -46,7 +63,34 @@ def predict(
     # rows of padding have no identity
     order = np.argsort(columns["sample_id"], kind="stable")
     order = order[columns["sample_id"][order] >= 0]
-    return _to_predictions({name: column[order] for name, column in columns.items()}, schema)
+    ordered = {name: column[order] for name, column in columns.items()}
+    values = {field: ordered[FIELD_PREFIX + field] for field in fields}
+    return add_slices(
+        _to_predictions(ordered, schema), slices, fields=values, time_unit=schema.time_unit
+    )
+
+
+def _slice_fields(schema: Schema, slices: Sequence[str]) -> list[str]:
+    """The fields that the slices need; ValueError for one that is no id field of a sample."""
+    known = [field.name for field in schema.fields if field.kind == "id"]
+    fields = sorted({field for name in slices if (field := field_of(name)) is not None})
+    for field in fields:
+        if field not in known:
+            raise ValueError(
+                f"slices names {field!r}; give user_activity, hour, or an id field of the samples "
+                f"({', '.join(known)}), or count.<field> for how often its value occurs"
+            )
+    return fields
+
+
+def _fields(batch: RankingBatch, schema: Schema, names: Sequence[str]) -> Columns:
+    """Ids of single-valued fields, one per candidate [C]."""
+    users = {field.name for field in schema.fields_of("user")}
+    columns: Columns = {}
+    for name in names:
+        values = batch.ids[name].values()
+        columns[FIELD_PREFIX + name] = (values[batch.user_of] if name in users else values).numpy()
+    return columns
 
 
 def _columns(batch: RankingBatch, logits: Mapping[str, Tensor], schema: Schema) -> Columns:

@@ -14,7 +14,7 @@ from ranker.distributed import Process
 from ranker.embedding import EmbeddingOptions
 from ranker.model import RankingModel
 from ranker.sharding import OptimizerOptions, ShardingOptions, shard
-from ranker.slots import Head, Objective, SequenceEncoder
+from ranker.slots import Gate, Head, Interaction, Objective, SequenceEncoder
 from ranker.train_module import TrainModule
 from ranker_data.loader import LoaderOptions, RankingLoader
 from ranker_data.schema import Schema
@@ -83,6 +83,8 @@ class TrainJob:
     sharding: ShardingOptions
     trainer: TrainerOptions
     sequence: Mapping[str, Callable[..., SequenceEncoder]]
+    gate: Callable[..., Gate] | None
+    interaction: Callable[..., Interaction] | None
     head: Callable[..., Head]
     objective: Callable[..., Objective]
 
@@ -99,16 +101,25 @@ class TrainJob:
             world_size=process.world_size,
         )
 
+    def build_module(self) -> TrainModule:
+        """Builds model and objective, the tables on the meta device."""
+        model = RankingModel(
+            schema=self.schema,
+            embedding=self.embedding,
+            sequence=self.sequence,
+            gate=self.gate,
+            interaction=self.interaction,
+            head=self.head,
+        )
+        return TrainModule(model=model, objective=self.objective(), schema=self.schema)
+
     def build_trainable(self, device: torch.device) -> Trainable:
         """Builds and shards model and optimizers; the same weights on any number of ranks."""
         seed_everything(self.seed)
-        model = RankingModel(
-            schema=self.schema, embedding=self.embedding, sequence=self.sequence, head=self.head
-        )
-        module = TrainModule(model=model, objective=self.objective(), schema=self.schema)
+        module = self.build_module()
         sharded, optimizer, dense = shard(
             module,
-            tables=model.embedding,
+            tables=module.model.embedding,
             optimizer=self.optimizer,
             sharding=self.sharding,
             init_std=self.embedding.init_std,

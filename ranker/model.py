@@ -1,4 +1,4 @@
-"""The ranking model: embeddings, sequence encoders, features, head. Single-device code.
+"""The ranking model: embeddings, encoders, gate, interaction, head. Single-device code.
 
 Sharding lives elsewhere.
 """
@@ -10,8 +10,17 @@ from torch import Tensor, nn
 from torchrec import JaggedTensor
 
 from ranker.embedding import EmbeddingOptions, EmbeddingTables
-from ranker.slots import Head, SequenceEncoder, SequenceInputs
+from ranker.slots import (
+    FeatureLayout,
+    Gate,
+    Head,
+    HeadInputs,
+    Interaction,
+    SequenceEncoder,
+    SequenceInputs,
+)
 from ranker_data.batch import BEHAVIOR_PREFIX, RankingBatch
+from ranker_data.clustering import CLUSTER_SIZE
 from ranker_data.schema import Field, Schema
 
 Embedded = list[dict[str, JaggedTensor]]
@@ -28,6 +37,8 @@ class RankingModel(nn.Module):
         embedding: widths and initialisation of the tables.
         sequence: builders of sequence encoders by name; none, one or several side by side.
         head: builder of the head.
+        gate: builder of the gate on the shared embedding; None leaves it as it is.
+        interaction: builder of the feature interaction; None hands the embedding to the head.
     """
 
     def __init__(
@@ -37,6 +48,8 @@ class RankingModel(nn.Module):
         embedding: EmbeddingOptions,
         sequence: Mapping[str, Callable[..., SequenceEncoder]],
         head: Callable[..., Head],
+        gate: Callable[..., Gate] | None = None,
+        interaction: Callable[..., Interaction] | None = None,
     ) -> None:
         super().__init__()
         self.embedding = EmbeddingTables(schema=schema, options=embedding)
@@ -46,6 +59,8 @@ class RankingModel(nn.Module):
             collection_of=self.embedding.collection_of,
             sequence=sequence,
             head=head,
+            gate=gate,
+            interaction=interaction,
         )
 
     def forward(self, batch: RankingBatch) -> dict[str, Tensor]:
@@ -65,6 +80,8 @@ class RankingBody(nn.Module):
         collection_of: Mapping[str, int],
         sequence: Mapping[str, Callable[..., SequenceEncoder]],
         head: Callable[..., Head],
+        gate: Callable[..., Gate] | None = None,
+        interaction: Callable[..., Interaction] | None = None,
     ) -> None:
         super().__init__()
         self.collection_of = dict(collection_of)
@@ -74,27 +91,40 @@ class RankingBody(nn.Module):
         self.candidate = FeatureGroup(schema.candidate_fields, embedding)
         self.query = FeatureGroup(tuple(by_name[field.name] for field in inherent), embedding)
         self.behavior = FeatureGroup(inherent, embedding, prefix=BEHAVIOR_PREFIX)
+        dense_behaviors = tuple(field for field in schema.behaviors if field.kind == "dense")
+        # the size of a cluster is a weight, not a feature
         self.cross = FeatureGroup(
-            schema.cross_behaviors,
+            tuple(field for field in schema.cross_behaviors if field.name != CLUSTER_SIZE),
             embedding,
             prefix=BEHAVIOR_PREFIX,
-            dense_fields=tuple(field for field in schema.behaviors if field.kind == "dense"),
+            dense_fields=dense_behaviors,
         )
+        names = [field.name for field in dense_behaviors]
+        self.size_column = names.index(CLUSTER_SIZE) if CLUSTER_SIZE in names else None
         if sequence and not inherent:
             raise ValueError(
                 "sequence encoders need behavior fields that the candidate has too; "
                 f"{schema.name!r} has none"
             )
         self.encoders = nn.ModuleDict()
-        width = self.user.output_dim + self.candidate.output_dim
+        blocks = [*self.user.blocks, *self.candidate.blocks]
         for name, build in sequence.items():
             encoder = build(query_dim=self.query.output_dim, cross_dim=self.cross.output_dim)
-            assert isinstance(encoder, nn.Module)
-            self.encoders[name] = encoder
-            width += encoder.output_dim
-        tower = head(input_dim=width, tasks=tuple(task.name for task in schema.tasks))
-        assert isinstance(tower, nn.Module)
-        self.head = tower
+            self.encoders[name] = _as_module(encoder)
+            blocks.append((f"sequence.{name}", encoder.output_dim))
+        layout = FeatureLayout(
+            names=tuple(name for name, _ in blocks), widths=tuple(width for _, width in blocks)
+        )
+        self.gate = None if gate is None else _as_module(gate(layout=layout))
+        crossed = None if interaction is None else interaction(layout=layout)
+        self.interaction = None if crossed is None else _as_module(crossed)
+        self.head = _as_module(
+            head(
+                input_dim=layout.dim if crossed is None else crossed.output_dim,
+                tasks=tuple(task.name for task in schema.tasks),
+                layout=layout,
+            )
+        )
 
     def forward(self, embedded: Embedded, batch: RankingBatch) -> dict[str, Tensor]:
         """Returns one logit [C] per task."""
@@ -111,10 +141,21 @@ class RankingBody(nn.Module):
                 user_of=batch.user_of,
                 behavior_time=batch.behavior_time,
                 time=batch.time,
+                log_size=None
+                if self.size_column is None
+                else batch.behavior_dense[:, self.size_column].log(),
             )
             features += [encoder(inputs) for encoder in self.encoders.values()]
-        logits: dict[str, Tensor] = self.head(torch.cat(features, dim=1))
+        shared = torch.cat(features, dim=1)
+        gated = shared if self.gate is None else self.gate(shared)
+        crossed = gated if self.interaction is None else self.interaction(gated)
+        logits: dict[str, Tensor] = self.head(HeadInputs(features=crossed, embedded=shared))
         return logits
+
+
+def _as_module(plugin: object) -> nn.Module:
+    assert isinstance(plugin, nn.Module)
+    return plugin
 
 
 class _Lookup:
@@ -169,8 +210,14 @@ class FeatureGroup(nn.Module):
             "mean", torch.tensor([field.mean for field in dense]), persistent=False
         )
         self.register_buffer("std", torch.tensor([field.std for field in dense]), persistent=False)
-        tables = [field.table for field in fields if field.table is not None]
-        self.output_dim = sum(embedding.dim_of(table) for table in tables) + len(dense)
+        # name and width of each feature in the order of the output
+        self.blocks = [
+            (field.name, embedding.dim_of(field.table))
+            for field in fields
+            if field.table is not None
+        ]
+        self.blocks += [(field.name, 1) for field in dense]
+        self.output_dim = sum(width for _, width in self.blocks)
 
     mean: Tensor
     std: Tensor

@@ -1,13 +1,15 @@
-"""The contracts of the plug-in folders: encoders, heads and objectives.
+"""The contracts of the plug-in folders: encoders, gates, interactions, heads and objectives.
 
 A plug-in is one class in one file; its YAML gives the keyword arguments that a user chooses, the
 builder adds the runtime ones named here.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -25,6 +27,8 @@ class SequenceInputs:
         user_of: [C] user row of each candidate.
         behavior_time: [N] int64 time of each behaviour.
         time: [C] int64 time of each impression.
+        log_size: [N] ln of the number of events that each behaviour stands for, where histories are
+            clustered; None where each is one event.
     """
 
     query: Tensor
@@ -34,6 +38,7 @@ class SequenceInputs:
     user_of: Tensor
     behavior_time: Tensor
     time: Tensor
+    log_size: Tensor | None = None
 
 
 class SequenceEncoder(Protocol):
@@ -49,11 +54,94 @@ class SequenceEncoder(Protocol):
         ...
 
 
-class Head(Protocol):
-    """Turns features into logits. Built with `input_dim` and `tasks` (the schema's task names)."""
+@dataclasses.dataclass(frozen=True)
+class FeatureLayout:
+    """Where each feature lies in the columns of the shared embedding [C, D].
 
-    def __call__(self, features: Tensor) -> dict[str, Tensor]:
-        """Returns one logit [C] per predicted task, from features [C, input_dim]."""
+    Attributes:
+        names: sample fields by their schema name, and the outputs of sequence encoders as
+            "sequence.<encoder>", in the order of the columns.
+        widths: number of columns of each.
+    """
+
+    names: tuple[str, ...]
+    widths: tuple[int, ...]
+
+    @property
+    def dim(self) -> int:
+        """The number of columns, D."""
+        return sum(self.widths)
+
+    def columns(self, name: str) -> slice:
+        """Returns the columns of one feature."""
+        index = self.names.index(name)
+        begin = sum(self.widths[:index])
+        return slice(begin, begin + self.widths[index])
+
+    def width_of(self, names: Sequence[str], option: str) -> int:
+        """Returns the width of some features side by side.
+
+        Args:
+            names: features that a user named.
+            option: the key of the configuration that named them.
+
+        Raises:
+            ValueError: there are none, or one is unknown.
+        """
+        if not names:
+            raise ValueError(f"{option} is empty; name at least one of {', '.join(self.names)}")
+        for name in names:
+            if name not in self.names:
+                close = difflib.get_close_matches(name, self.names, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(self.names)}"
+                raise ValueError(f"{option} names {name!r}, which the model does not have; {hint}")
+        return sum(self.widths[self.names.index(name)] for name in names)
+
+    def take(self, embedded: Tensor, names: Sequence[str]) -> Tensor:
+        """Returns some features of the shared embedding [C, D] side by side."""
+        return torch.cat([embedded[:, self.columns(name)] for name in names], dim=1)
+
+
+class Gate(Protocol):
+    """Scales the shared embedding. Built with `layout`, where its features lie."""
+
+    def __call__(self, embedded: Tensor) -> Tensor:
+        """Maps [C, D] to [C, D]."""
+        ...
+
+
+class Interaction(Protocol):
+    """Turns the (gated) shared embedding into features. Built with `layout`."""
+
+    output_dim: int
+
+    def __call__(self, embedded: Tensor) -> Tensor:
+        """Maps [C, D] to [C, output_dim]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadInputs:
+    """What a head sees.
+
+    Attributes:
+        features: [C, F] behind gate and interaction.
+        embedded: [C, D] the shared embedding before both, for priors.
+    """
+
+    features: Tensor
+    embedded: Tensor
+
+
+class Head(Protocol):
+    """Turns features into logits.
+
+    Built with `input_dim` F and `tasks` (the schema's task names); also with `layout`, where the
+    features of `embedded` lie, if its constructor has such an argument.
+    """
+
+    def __call__(self, inputs: HeadInputs) -> dict[str, Tensor]:
+        """Returns one logit [C] per predicted task, and per auxiliary output of the head."""
         ...
 
 

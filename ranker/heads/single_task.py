@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from ranker.modules.mlp import MLP, Activation, linear_logit
+from ranker.slots import HeadInputs
 
 
 class SingleTask(nn.Module):
@@ -41,6 +42,6 @@ class SingleTask(nn.Module):
         )
         self.logit = linear_logit(self.tower.output_dim)
 
-    def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Maps [C, input_dim] to {task: [C]}."""
-        return {self.task: self.logit(self.tower(features)).squeeze(-1)}
+    def forward(self, inputs: HeadInputs) -> dict[str, Tensor]:
+        """Maps features [C, input_dim] to {task: [C]}."""
+        return {self.task: self.logit(self.tower(inputs.features)).squeeze(-1)}

@@ -44,6 +44,36 @@ def roc_curve(runs: ScoreRuns, *, max_points: int = 400) -> RocCurve:
     return RocCurve(false_positive_rate=alarms, true_positive_rate=hits, threshold=threshold)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrecisionRecallCurve:
+    """Precision at every recall that a threshold gives, by ascending recall."""
+
+    recall: Float64Array  # [V] the last is 1
+    precision: Float64Array  # [V] the last is the positive rate
+
+
+def precision_recall_curve(runs: ScoreRuns, *, max_points: int = 400) -> PrecisionRecallCurve:
+    """One exact point per distinct score, thinned evenly by recall to about `max_points`.
+
+    Raises:
+        ValueError: a class is missing, or max_points is below 2.
+    """
+    reason = one_class_reason(runs.rows, runs.positives)
+    if reason is not None:
+        raise ValueError(f"a precision-recall curve needs both classes: {reason}")
+    if max_points < 2:
+        raise ValueError(f"max_points is {max_points}; a curve needs at least its 2 ends")
+    hits = np.cumsum(runs.positive[::-1])
+    precision = hits / (hits + np.cumsum(runs.negative[::-1]))
+    recall = hits / hits[-1]
+    if len(hits) > max_points:
+        marks = np.linspace(recall[0], 1.0, max_points - 1)
+        kept = np.append(np.searchsorted(recall, marks), len(recall) - 1)
+        kept = np.unique(np.minimum(kept, len(recall) - 1))
+        recall, precision = recall[kept], precision[kept]
+    return PrecisionRecallCurve(recall=recall, precision=precision)
+
+
 def average_precision(
     scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
 ) -> MetricValue:
@@ -117,6 +147,51 @@ class PartialAuc:
             max_fpr=self.max_fpr,
             positive_fraction=self.positive_fraction,
         )
+
+
+def mcclish_auc(
+    scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None, *, max_fpr: float
+) -> MetricValue:
+    """Area under the ROC curve up to `max_fpr`, standardised to 0.5 for a random order, 1 at best.
+
+    0.5 (1 + (area - low) / (max_fpr - low)) with low = max_fpr^2 / 2, the area of a random order
+    (McClish, "Analyzing a portion of the ROC curve", 1989): scikit-learn's roc_auc_score(max_fpr).
+    The curve is interpolated linearly at the cut.
+
+    Raises:
+        ValueError: max_fpr is not in (0, 1], or as `check_rows`.
+    """
+    _check_fractions(max_fpr, 1.0)
+    runs = score_runs(scores, labels, weights)
+    reason = one_class_reason(runs.rows, runs.positives)
+    if reason is not None:
+        return MetricValue(value=None, rows=runs.rows, positives=runs.positives, reason=reason)
+    hits = np.concatenate([[0.0], np.cumsum(runs.positive[::-1])])
+    alarms = np.concatenate([[0.0], np.cumsum(runs.negative[::-1])])
+    hits, alarms = hits / hits[-1], alarms / alarms[-1]
+    inside = alarms <= max_fpr
+    beyond = np.argmin(inside) if not inside.all() else None
+    x, y = alarms[inside], hits[inside]
+    if beyond is not None and x[-1] < max_fpr:
+        left, right = beyond - 1, beyond
+        share = (max_fpr - alarms[left]) / (alarms[right] - alarms[left])
+        x = np.append(x, max_fpr)
+        y = np.append(y, hits[left] + share * (hits[right] - hits[left]))
+    area, low = float(np.trapezoid(y, x)), max_fpr**2 / 2
+    value = 0.5 * (1 + (area - low) / (max_fpr - low))
+    return MetricValue(value=value, rows=runs.rows, positives=runs.positives)
+
+
+class McClishAuc:
+    """`mcclish_auc` of an evaluation."""
+
+    def __init__(self, *, max_fpr: float) -> None:
+        _check_fractions(max_fpr, 1.0)
+        self.max_fpr = max_fpr
+
+    def __call__(self, rows: EvaluationRows) -> MetricValue:
+        """Standardised partial AUC on these rows."""
+        return mcclish_auc(rows.logits, rows.labels, rows.weights, max_fpr=self.max_fpr)
 
 
 def _check_fractions(max_fpr: float, positive_fraction: float) -> None:

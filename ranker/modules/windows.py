@@ -19,3 +19,11 @@ def expand_windows(windows: Tensor) -> tuple[Tensor, Tensor]:
     total = int(offsets[-1])
     shift = torch.repeat_interleave(windows[:, 0] - offsets[:-1], lengths, output_size=total)
     return torch.arange(total, device=windows.device) + shift, offsets
+
+
+def latest_behaviors(windows: Tensor, max_length: int | None) -> Tensor:
+    """Cuts windows [C, 2] down to their latest `max_length` behaviours; None cuts nothing."""
+    if max_length is None:
+        return windows
+    begin, end = windows.unbind(1)
+    return torch.stack([torch.maximum(begin, end - max_length), end], dim=1)

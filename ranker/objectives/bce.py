@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ranker.distributed import weighted_mean
+from ranker.modules.task_loss import check_known, check_used, task_loss, weighted_sum
 from ranker.slots import TaskTargets
 
 
@@ -28,22 +27,7 @@ class BCE(nn.Module):
         Raises:
             ValueError: a weight names a task that the head does not predict.
         """
-        unknown = sorted(set(self.task_weights) - set(logits))
-        if unknown:
-            raise ValueError(
-                f"objective.task_weights names {unknown[0]!r}; the head predicts "
-                f"{', '.join(logits)}"
-            )
-        parts = {}
-        for task, logit in logits.items():
-            target = targets[task]
-            # fp32, because small probabilities drown in bf16
-            losses = F.binary_cross_entropy_with_logits(
-                logit.float(), target.labels, reduction="none"
-            )
-            parts[task] = weighted_mean(losses, target.weights)
-        loss = sum(
-            (self.task_weights.get(task, 1.0) * part for task, part in parts.items()),
-            0 * next(iter(parts.values())),
-        )
-        return loss, parts
+        check_known("task_weights", self.task_weights, logits)
+        check_used(logits, targets)
+        parts = {task: task_loss(logit, targets[task]) for task, logit in logits.items()}
+        return weighted_sum(parts, self.task_weights), parts

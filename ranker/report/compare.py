@@ -19,23 +19,16 @@ from ranker.metrics.gauc import group_aucs, summarize
 from ranker.metrics.relative_improvement import relative_improvement
 from ranker.metrics.rows import Float64Array, IntArray
 from ranker.metrics.value import PairedDifference
+from ranker.report.compared import COMPARED
 from ranker.report.encoding import Json, difference_json, interval_json, metric_json
 from ranker.report.estimates import build_statistics, not_nested, point_value
 from ranker.report.evaluated import evaluation_mask, task_rows
 from ranker.report.files import replace_file
 from ranker.report.html import render_comparison
+from ranker.report.markdown import render_comparison_markdown
 from ranker.report.predictions import ID_COLUMNS, Predictions, TaskPredictions
 
 SCHEMA_VERSION = 1
-
-# metric -> whether more is better
-COMPARED = {
-    "auc": True,
-    "gauc": True,
-    "normalized_entropy": False,
-    "logloss": False,
-    "brier": False,
-}
 
 # what the runs must agree on besides samples and labels
 _SHARED = ("user", "group", "weight")
@@ -70,7 +63,7 @@ def compare_predictions(runs: Mapping[str, Predictions], context: ComparisonCont
             f"got {', '.join(runs) or 'none'}"
         )
     names = [context.baseline, *(name for name in runs if name != context.baseline)]
-    aligned = {name: _sort(runs[name]) for name in names}
+    aligned = {name: sort_rows(runs[name]) for name in names}
     first = aligned[context.baseline]
     for name in names[1:]:
         _check_same_rows(context.baseline, first, name, aligned[name])
@@ -95,10 +88,15 @@ def compare_predictions(runs: Mapping[str, Predictions], context: ComparisonCont
 
 
 def write_comparison(directory: Path, comparison: Json) -> tuple[Path, Path]:
-    """Write comparison.json and comparison.html, each whole or not at all; returns their paths."""
+    """Write comparison.json, .md and .html, each whole or not at all.
+
+    Returns:
+        Paths of the JSON and of the page.
+    """
     json_path, html_path = directory / "comparison.json", directory / "comparison.html"
     for path, text in (
         (json_path, json.dumps(comparison, indent=1, allow_nan=False, ensure_ascii=False) + "\n"),
+        (directory / "comparison.md", render_comparison_markdown(comparison)),
         (html_path, render_comparison(comparison)),
     ):
         with replace_file(path) as temporary:
@@ -192,13 +190,13 @@ def _compare_metric(
         )
     if position > 0:
         entry["difference"] = difference_json(paired)
-        entry["verdict"] = _verdict(paired.interval.low, paired.interval.high, COMPARED[metric])
+        entry["verdict"] = verdict(paired.interval.low, paired.interval.high, COMPARED[metric])
         if metric == "auc":
             entry["relative_improvement"] = relative_improvement(value["value"], baseline)
     return entry
 
 
-def _verdict(low: float | None, high: float | None, more_is_better: bool) -> str | None:
+def verdict(low: float | None, high: float | None, more_is_better: bool) -> str | None:
     """What the interval of a difference allows to say."""
     if low is None or high is None:
         return None
@@ -207,7 +205,7 @@ def _verdict(low: float | None, high: float | None, more_is_better: bool) -> str
     return "better" if (low > 0) == more_is_better else "worse"
 
 
-def _sort(predictions: Predictions) -> Predictions:
+def sort_rows(predictions: Predictions) -> Predictions:
     """Rows by sample_id."""
     order = np.argsort(predictions.sample_id, kind="stable")
     if bool((order == np.arange(len(order))).all()):

@@ -1,6 +1,6 @@
 """What a report needs to know besides the predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,12 @@ class ReportContext:
     records: Sequence[Mapping[str, Any]] = ()
     # further metrics by the name under which they are shown
     metrics: Mapping[str, RowMetric] = field(default_factory=dict)
+    # slice columns whose values are names, not quantities: rare ones are lumped, never ranged
+    categories: Collection[str] = ()
+    # what a value of a slice column (or of "domain") is called
+    value_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    # by task, the share of negatives that training kept; the predictions are corrected for it
+    negative_sampling_rates: Mapping[str, float] = field(default_factory=dict)
     level: float = 0.95
     num_replicates: int = 400
     seed: int = 0

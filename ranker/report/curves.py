@@ -4,7 +4,7 @@ import numpy as np
 
 from ranker.metrics.calibration import calibration_curve
 from ranker.metrics.evaluation import EvaluationRows
-from ranker.metrics.roc import roc_curve
+from ranker.metrics.roc import precision_recall_curve, roc_curve
 from ranker.metrics.rows import Float64Array
 from ranker.metrics.runs import score_runs
 from ranker.metrics.value import one_class_reason
@@ -16,11 +16,12 @@ DIGITS = 6
 
 
 def build_curves(rows: EvaluationRows, *, num_bins: int) -> Json:
-    """ROC (None with one class), calibration and histogram (None without rows)."""
+    """ROC, precision-recall (None with one class), calibration, histogram (None without rows)."""
     if rows.count == 0:
-        return {"roc": None, "calibration": None, "histogram": None}
+        return {"roc": None, "precision_recall": None, "calibration": None, "histogram": None}
     return {
         "roc": _roc(rows),
+        "precision_recall": _precision_recall(rows),
         "calibration": _calibration(rows, num_bins),
         "histogram": _histogram(rows),
     }
@@ -35,6 +36,14 @@ def _roc(rows: EvaluationRows) -> Json | None:
         "false_positive_rate": _numbers(curve.false_positive_rate),
         "true_positive_rate": _numbers(curve.true_positive_rate),
     }
+
+
+def _precision_recall(rows: EvaluationRows) -> Json | None:
+    if one_class_reason(rows.count, rows.positives) is not None:
+        return None
+    runs = score_runs(rows.logits, rows.labels, rows.weights)
+    curve = precision_recall_curve(runs, max_points=MAX_ROC_POINTS)
+    return {"recall": _numbers(curve.recall), "precision": _numbers(curve.precision)}
 
 
 def _calibration(rows: EvaluationRows, num_bins: int) -> Json:

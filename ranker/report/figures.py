@@ -28,10 +28,11 @@ _TRAINING = {
 
 
 def task_figures(task: Json) -> list[Chart]:
-    """ROC, calibration and histogram of a task, where there is something to draw."""
+    """The curves of a task that have something to draw."""
     curves = task["curves"]
     drawn = [
         (_roc, curves["roc"]),
+        (_precision_recall, curves["precision_recall"]),
         (_calibration, curves["calibration"]),
         (_histogram, curves["histogram"]),
     ]
@@ -57,6 +58,26 @@ def _roc(curve: Json) -> Chart:
         x_ticks=x.ticks(),
         y_ticks=y.ticks(),
         lines=[Line(path=diagonal, color="guide"), Line(path=path, color="one")],
+    )
+
+
+def _precision_recall(curve: Json) -> Chart:
+    x, y = horizontal(0, 1), vertical(0, 1)
+    rate = curve["precision"][-1]
+    points = zip(curve["recall"], curve["precision"], strict=True)
+    guide = polyline([(x(0), y(rate)), (x(1), y(rate))])
+    return Chart(
+        title="Precision and recall",
+        caption="Share of positives among the rows called positive, against share of positives "
+        "found. The dashed line is a random order.",
+        x_label="recall",
+        y_label="precision",
+        x_ticks=x.ticks(),
+        y_ticks=y.ticks(),
+        lines=[
+            Line(path=guide, color="guide"),
+            Line(path=polyline([(x(left), y(top)) for left, top in points]), color="one"),
+        ],
     )
 
 

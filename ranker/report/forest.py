@@ -28,16 +28,28 @@ class Whisker:
 
 @dataclass(frozen=True, kw_only=True)
 class Forest:
-    """One metric of all runs, every whisker on the same scale."""
+    """One metric of all runs or groups, every whisker on the same scale.
+
+    `best` is the group that the others are compared with.
+    """
 
     title: str
+    best: str | None
     runs: Sequence[tuple[Json, Whisker | None]]
 
 
 def forests(task: Json) -> list[Forest]:
     """One forest per metric of a compared task."""
     return [
-        Forest(title=TITLES[metric["name"]], runs=_whiskers(metric["runs"]))
+        Forest(title=TITLES[metric["name"]], best=None, runs=_whiskers(metric["runs"]))
+        for metric in task["metrics"]
+    ]
+
+
+def group_forests(task: Json) -> list[Forest]:
+    """One forest per metric of a task of `compare_groups`; its runs are groups."""
+    return [
+        Forest(title=TITLES[metric["name"]], best=metric["best"], runs=_whiskers(metric["groups"]))
         for metric in task["metrics"]
     ]
 

@@ -14,7 +14,8 @@ from ranker.report.cards import GAUGE_WIDTH, headline_cards, metric_rows
 from ranker.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from ranker.report.encoding import Json
 from ranker.report.figures import task_figures, training_figures
-from ranker.report.forest import FOREST_WIDTH, forests
+from ranker.report.forest import FOREST_WIDTH, forests, group_forests
+from ranker.report.sweep_figures import pareto_figure, sweep_plot
 
 
 def render_html(report: Json) -> str:
@@ -25,6 +26,11 @@ def render_html(report: Json) -> str:
 def render_comparison(comparison: Json) -> str:
     """The page for a comparison of `compare_predictions`; a pure function of it."""
     return _environment().get_template("comparison.html.j2").render(report=comparison)
+
+
+def render_groups(comparison: Json) -> str:
+    """The page for groups of runs, or a sweep, of `ranker.report.sweep`; a pure function of it."""
+    return _environment().get_template("groups.html.j2").render(report=comparison)
 
 
 def _environment() -> Environment:
@@ -48,6 +54,9 @@ def _environment() -> Environment:
         "headline_cards": headline_cards,
         "metric_rows": metric_rows,
         "forests": forests,
+        "group_forests": group_forests,
+        "sweep_plot": sweep_plot,
+        "pareto_figure": pareto_figure,
         "task_figures": task_figures,
         "training_figures": training_figures,
         "box": {

@@ -1,4 +1,4 @@
-"""report.json and report.html: the evaluation of a predictions file, without the model."""
+"""report.json, .md and .html: the evaluation of a predictions file, without the model."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,21 @@ from pathlib import Path
 import numpy as np
 
 from ranker.report.context import ReportContext, TaskContext
+from ranker.report.correction import correct_sampling
 from ranker.report.curves import build_curves
 from ranker.report.encoding import Json, metric_json
+from ranker.report.entire_space import build_entire_space
 from ranker.report.evaluated import evaluation_mask, task_rows
 from ranker.report.files import replace_file
 from ranker.report.html import render_html
+from ranker.report.markdown import render_markdown
 from ranker.report.measure import ALL_METRICS, measure
 from ranker.report.predictions import Predictions
 from ranker.report.remarks import find_remarks
-from ranker.report.slices import build_slices
+from ranker.report.slices import build_slices, cut_slices
 from ranker.report.summary import summarize_task
 from ranker.report.training import training_series
+from ranker.report.worst import find_worst
 
 SCHEMA_VERSION = 1
 
@@ -36,6 +40,7 @@ def build_report(predictions: Predictions, context: ReportContext) -> Json:
             f"context.tasks names {', '.join(absent) or 'no task'}; "
             f"the predictions have {', '.join(predictions.tasks)}"
         )
+    predictions = correct_sampling(predictions, context.negative_sampling_rates)
     weighed = predictions.weight > 0
     report: Json = {
         "schema_version": SCHEMA_VERSION,
@@ -60,12 +65,16 @@ def build_report(predictions: Predictions, context: ReportContext) -> Json:
 
 
 def write_report(directory: Path, report: Json) -> tuple[Path, Path]:
-    """Write report.json and report.html, each whole or not at all; returns their paths."""
+    """Write report.json, report.md and report.html, each whole or not at all.
+
+    Returns:
+        Paths of the JSON and of the page.
+    """
     json_path, html_path = directory / "report.json", directory / "report.html"
-    page = render_html(report)
     for path, text in (
         (json_path, json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n"),
-        (html_path, page),
+        (directory / "report.md", render_markdown(report)),
+        (html_path, render_html(report)),
     ):
         with replace_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -76,6 +85,7 @@ def _build_task(predictions: Predictions, task: TaskContext, context: ReportCont
     mask = evaluation_mask(predictions, task.name)
     rows = task_rows(predictions, task.name, mask)
     measured = measure(rows, context, names=ALL_METRICS)
+    tables = cut_slices(predictions, task.name, context)
     weighed = int(np.count_nonzero(predictions.weight > 0))
     section = {
         "name": task.name,
@@ -83,13 +93,18 @@ def _build_task(predictions: Predictions, task: TaskContext, context: ReportCont
         "space": _space(task, rows.count, weighed),
         "rows": rows.count,
         "positives": rows.positives,
+        "negative_sampling_rate": context.negative_sampling_rates.get(task.name),
         "positive_rate": rows.positives / rows.count if rows.count else None,
         "weighted": rows.weights is not None,
         "remarks": find_remarks(rows, measured["metrics"]),
         **measured,
         "more": {name: metric_json(metric(rows)) for name, metric in context.metrics.items()},
         "curves": build_curves(rows, num_bins=context.num_bins),
-        "slices": build_slices(predictions, task.name, context),
+        "entire_space": build_entire_space(predictions, task.name, context),
+        "slices": build_slices(predictions, task.name, tables, context),
+        "worst": find_worst(
+            predictions, task.name, tables, measured["metrics"]["auc"]["value"], context
+        ),
     }
     return section | {"summary": summarize_task(section)}
 

@@ -1,6 +1,6 @@
 """The same metrics on slices of the rows: per domain, per bucket of any integer column."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,22 +12,33 @@ from ranker.report.encoding import Json
 from ranker.report.evaluated import evaluation_mask, task_rows
 from ranker.report.measure import SLICE_METRICS, measure
 from ranker.report.predictions import Predictions
+from ranker.report.worst import Cut
 
 MAX_SLICES = 12
 NUM_BUCKETS = 8
 
 
-def build_slices(predictions: Predictions, task: str, context: ReportContext) -> list[Json]:
-    """One table per column: the domain where there is more than one, then every slice column."""
+def cut_slices(predictions: Predictions, task: str, context: ReportContext) -> dict[str, list[Cut]]:
+    """Label and mask [n] by column: the domain if there are several, then every slice column."""
     mask = evaluation_mask(predictions, task)
-    tables = []
-    if mask.any() and np.unique(predictions.domain[mask]).size > 1:
-        tables.append(("domain", list(_by_value(predictions.domain, mask))))
-    for name, values in predictions.slices.items():
-        if mask.any():
-            few = np.unique(values[mask]).size <= MAX_SLICES
-            cut = _by_value(values, mask) if few else _by_range(values, mask)
-            tables.append((name, list(cut)))
+    if not mask.any():
+        return {}
+    tables = {}
+    columns = {"domain": predictions.domain, **predictions.slices}
+    for name, values in columns.items():
+        found = np.unique(values[mask]).size
+        if name == "domain" and found == 1:
+            continue
+        by_value = found <= MAX_SLICES or name in ("domain", *context.categories)
+        names = context.value_names.get(name, {})
+        tables[name] = list(_by_value(values, mask, names) if by_value else _by_range(values, mask))
+    return tables
+
+
+def build_slices(
+    predictions: Predictions, task: str, tables: Mapping[str, list[Cut]], context: ReportContext
+) -> list[Json]:
+    """Measures what `cut_slices` found: one table per column."""
     return [
         {
             "column": column,
@@ -36,11 +47,11 @@ def build_slices(predictions: Predictions, task: str, context: ReportContext) ->
                 for label, picked in slices
             ],
         }
-        for column, slices in tables
+        for column, slices in tables.items()
     ]
 
 
-def _by_value(values: IntArray, mask: BoolArray) -> Iterator[tuple[str, BoolArray]]:
+def _by_value(values: IntArray, mask: BoolArray, names: Mapping[int, str]) -> Iterator[Cut]:
     """One slice per value, in order; beyond MAX_SLICES the rarest values share the last."""
     found, counts = np.unique(values[mask], return_counts=True)
     if len(found) > MAX_SLICES:
@@ -51,12 +62,12 @@ def _by_value(values: IntArray, mask: BoolArray) -> Iterator[tuple[str, BoolArra
     else:
         rest, num_rest = None, 0
     for value in found:
-        yield str(value), mask & (values == value)
+        yield names.get(int(value), str(value)), mask & (values == value)
     if rest is not None:
         yield f"{num_rest:,} other values", rest
 
 
-def _by_range(values: IntArray, mask: BoolArray) -> Iterator[tuple[str, BoolArray]]:
+def _by_range(values: IntArray, mask: BoolArray) -> Iterator[Cut]:
     """Ranges of integers with about equally many rows; a heavy value stands alone."""
     picked = values[mask]
     marks = np.quantile(picked, np.arange(NUM_BUCKETS) / NUM_BUCKETS, method="higher")
@@ -64,7 +75,9 @@ def _by_range(values: IntArray, mask: BoolArray) -> Iterator[tuple[str, BoolArra
     edges = np.unique(np.concatenate([starts, starts[hits > 1] + 1, [picked.max() + 1]]))
     for low, high in pairwise(edges):
         label = str(low) if low == high - 1 else f"{low} to {high - 1}"
-        yield label, mask & (values >= low) & (values < high)
+        inside = mask & (values >= low) & (values < high)
+        if inside.any():
+            yield label, inside
 
 
 def _measure_slice(

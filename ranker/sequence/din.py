@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ranker.modules.behavior import BehaviorInput, CrossMode
 from ranker.modules.dice import global_moments
+from ranker.modules.windows import latest_behaviors
 from ranker.slots import SequenceInputs
 from ranker_kernels.din_attention import (
     Activation,
@@ -33,6 +34,8 @@ class DIN(nn.Module):
         cross: "add" adds a projection of the cross features to e_j, "none" leaves them out,
             "auto" adds if there are any.
         dice_momentum: weight of a new batch in Dice's moving averages.
+        max_length: attend to this many of the latest behaviours, when the loader brings more for
+            another encoder; None attends to all.
     """
 
     def __init__(
@@ -45,8 +48,12 @@ class DIN(nn.Module):
         normalize: Normalize = "none",
         cross: CrossMode = "auto",
         dice_momentum: float = 0.01,
+        max_length: int | None = None,
     ) -> None:
         super().__init__()
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"din max_length is {max_length}; must be at least 1, or null for all")
+        self.max_length = max_length
         self.output_dim = query_dim
         self.activation = activation
         self.normalize = normalize
@@ -71,7 +78,7 @@ class DIN(nn.Module):
         pooled, moments = din_attention(
             inputs.query,
             self.behavior(inputs.behaviors, inputs.cross),
-            inputs.windows,
+            latest_behaviors(inputs.windows, self.max_length),
             self._unit(),
             normalize=self.normalize,
             compute_moments=global_moments,

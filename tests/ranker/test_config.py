@@ -5,7 +5,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from ranker.config import ConfigError, build_train_job, to_plain
+from ranker.gates.epnet import EPNet
 from ranker.sequence.mean_pool import MeanPool
+from ranker.slots import FeatureLayout
 
 BASE = ["dataset=prepared", "sequence=[mean_pool]", "name=x", "loader.num_streams=4"]
 
@@ -58,6 +60,10 @@ def test_missing_values_are_named(project_root: Path) -> None:
         ("head._target_=ranker.embedding.hashlib.sha256", r"cannot be imported"),
         ("head._target_=ranker.run_dir.subprocess", r"is no class of ranker"),
         ("head._target_=ranker.objectives.bce.BCE", r"BCE must accept input_dim, tasks"),
+        (
+            "+gate._target_=ranker.objectives.bce.BCE",
+            r"BCE must accept layout \(contract of Gate\)",
+        ),
         ("name=a/b", r"name is 'a/b'; it must be a single folder name"),
         ("dataset.path=/nowhere", r"/nowhere/schema\.yaml does not exist"),
         ("+dataset.exclude=[itemid]", r"unknown field 'itemid'; did you mean 'item_id'\?"),
@@ -92,3 +98,25 @@ def test_a_plugin_must_be_named_on_the_command_line(
     job = build_train_job(compose_plain(project_root, [*overrides, "plugins=[house_heads]"]))
     head: Any = job.head(input_dim=3, tasks=("ctr",))
     assert type(head).__name__ == "Ours"
+
+
+def test_a_head_gets_the_layout_only_if_it_asks(project_root: Path, tiny_dataset: Path) -> None:
+    given = {"input_dim": 4, "tasks": ("ctr", "cvr"), "layout": FeatureLayout(("a",), (4,))}
+    for overrides in (["head=single_task"], ["head=independent", "head.towers.predict=[ctr]"]):
+        arguments = [*BASE, f"dataset.path={tiny_dataset}", *overrides]
+        head: Any = build_train_job(compose_plain(project_root, arguments)).head(**given)
+        assert type(head).__name__.lower() == overrides[0].removeprefix("head=").replace("_", "")
+
+
+def test_gate_and_interaction_are_built_from_their_groups(
+    project_root: Path, tiny_dataset: Path
+) -> None:
+    overrides = [*BASE, f"dataset.path={tiny_dataset}", "gate=epnet", "interaction=fm"]
+    job = build_train_job(compose_plain(project_root, overrides))
+    layout = FeatureLayout(("domain", "item_id"), (3, 16))
+    assert job.gate is not None
+    assert job.interaction is not None
+    assert isinstance(job.gate(layout=layout), EPNet)
+    assert job.interaction(layout=layout).output_dim == 16 + layout.dim
+    plain = build_train_job(compose_plain(project_root, overrides[:-2]))
+    assert plain.gate is plain.interaction is None

@@ -2,11 +2,13 @@ import pytest
 import torch
 
 from ranker.heads.single_task import SingleTask
+from ranker.slots import HeadInputs
 
 
 def test_one_logit_per_row() -> None:
     head = SingleTask(input_dim=6, tasks=("ctr", "cvr"), task="cvr", hidden_units=[8, 4])
-    logits = head(torch.randn(5, 6))
+    features = torch.randn(5, 6)
+    logits = head(HeadInputs(features=features, embedded=features))
     assert list(logits) == ["cvr"]
     assert logits["cvr"].shape == (5,)
 

@@ -6,11 +6,19 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import auc as trapezoid
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import precision_recall_curve as sklearn_precision_recall
 from sklearn.metrics import roc_curve as sklearn_roc
 
 from ranker.metrics.auc import auc
 from ranker.metrics.evaluation import EvaluationRows
-from ranker.metrics.roc import PartialAuc, average_precision, partial_auc, roc_curve
+from ranker.metrics.roc import (
+    PartialAuc,
+    average_precision,
+    mcclish_auc,
+    partial_auc,
+    precision_recall_curve,
+    roc_curve,
+)
 from ranker.metrics.runs import score_runs
 
 Array = NDArray[Any]
@@ -140,3 +148,43 @@ def test_undefined_and_refused() -> None:
     for fraction in (0.0, -0.1, 1.5):
         with pytest.raises(ValueError, match="give a fraction in"):
             partial_auc([0.1, 0.2], [0, 1], max_fpr=fraction)
+
+
+@pytest.mark.parametrize("max_fpr", [0.001, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("digits", [1, 6])
+def test_mcclish_equals_scikit_learn(max_fpr: float, weighted: bool, digits: int) -> None:
+    generator = np.random.default_rng(3)
+    labels = generator.random(500) < 0.3
+    scores = np.round(labels + generator.normal(size=500), digits)
+    weights = generator.gamma(1.0, size=500) if weighted else None
+    expected = roc_auc_score(labels, scores, sample_weight=weights, max_fpr=max_fpr)
+    found = mcclish_auc(scores, labels, weights, max_fpr=max_fpr)
+    assert float(found) == pytest.approx(expected, abs=1e-12)
+
+
+def test_mcclish_needs_both_classes() -> None:
+    assert mcclish_auc([0.1, 0.2], [1, 1], max_fpr=0.1).reason == "no negatives in 2 rows"
+    with pytest.raises(ValueError, match="max_fpr is 0"):
+        mcclish_auc([0.1, 0.2], [0, 1], max_fpr=0)
+
+
+def test_precision_recall_equals_scikit_learn() -> None:
+    generator = np.random.default_rng(4)
+    labels = generator.random(300) < 0.2
+    scores = np.round(labels + generator.normal(size=300), 1)
+    curve = precision_recall_curve(score_runs(scores, labels))
+    precision, recall, _ = sklearn_precision_recall(labels, scores)
+    # theirs ends in an invented point at recall 0
+    np.testing.assert_allclose(curve.precision[::-1], precision[:-1])
+    np.testing.assert_allclose(curve.recall[::-1], recall[:-1])
+
+
+def test_a_thinned_precision_recall_curve_keeps_its_ends() -> None:
+    generator = np.random.default_rng(5)
+    labels = generator.random(5000) < 0.2
+    runs = score_runs(labels + generator.normal(size=5000), labels)
+    whole, thin = precision_recall_curve(runs, max_points=10**6), precision_recall_curve(runs)
+    assert len(thin.recall) <= 401
+    assert thin.recall[-1] == 1
+    assert set(thin.recall) <= set(whole.recall)

@@ -9,12 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ranker.report.compare import (
-    COMPARED,
-    ComparisonContext,
-    compare_predictions,
-    write_comparison,
-)
+from ranker.report.compare import ComparisonContext, compare_predictions, write_comparison
+from ranker.report.compared import COMPARED
 from ranker.report.predictions import Predictions
 
 Make = Callable[..., Predictions]

@@ -16,7 +16,7 @@ HISTOGRAM = {"edges": [-1.0, 0.0, 1.0], "positive": [0.4, 0.6], "negative": [0.7
 
 
 def figures(**curves: Any) -> dict[str, Any]:
-    given = {"roc": None, "calibration": None, "histogram": None} | curves
+    given = {"roc": None, "precision_recall": None, "calibration": None, "histogram": None} | curves
     return {chart.title: chart for chart in task_figures({"curves": given})}
 
 

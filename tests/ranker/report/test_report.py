@@ -70,6 +70,7 @@ TASK = {
     "space": "str",
     "rows": "int",
     "positives": "int",
+    "negative_sampling_rate": "NoneType",
     "positive_rate": "float",
     "weighted": "bool",
     "remarks": [],
@@ -88,6 +89,7 @@ TASK = {
     "more": {"ndcg_at_10": BARE},
     "curves": {
         "roc": {"false_positive_rate": ["float"], "true_positive_rate": ["float"]},
+        "precision_recall": {"recall": ["float"], "precision": ["float"]},
         "calibration": {
             "predicted": ["float"],
             "observed": ["float"],
@@ -97,6 +99,24 @@ TASK = {
             "high": ["float"],
         },
         "histogram": {"edges": ["float"], "positive": ["float"], "negative": ["float"]},
+    },
+    "entire_space": "NoneType",
+    "worst": {
+        "candidates": "int",
+        "slices": [
+            {
+                "slice": "str",
+                "rows": "int",
+                "positives": "int",
+                "below": "bool",
+                "metrics": {
+                    "auc": AUC,
+                    "gauc": GAUC,
+                    "normalized_entropy": METRIC,
+                    "pcoc": METRIC,
+                },
+            }
+        ],
     },
     "slices": [
         {
@@ -270,6 +290,7 @@ def test_written_files_hold_the_report(make_predictions: Make, tmp_path: Path) -
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
         "report.html",
         "report.json",
+        "report.md",
     ]
 
 

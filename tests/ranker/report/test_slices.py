@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from ranker.report.context import ReportContext, TaskContext
 from ranker.report.predictions import Predictions
-from ranker.report.slices import MAX_SLICES, NUM_BUCKETS, build_slices
+from ranker.report.slices import MAX_SLICES, NUM_BUCKETS, build_slices, cut_slices
 
 Make = Callable[..., Predictions]
 
@@ -16,7 +16,9 @@ CONTEXT = ReportContext(run="r", split="s", tasks=[TaskContext(name="ctr")], num
 
 
 def tables(predictions: Predictions, task: str = "ctr") -> dict[str, list[dict[str, Any]]]:
-    return {table["column"]: table["slices"] for table in build_slices(predictions, task, CONTEXT)}
+    cuts = cut_slices(predictions, task, CONTEXT)
+    found = build_slices(predictions, task, cuts, CONTEXT)
+    return {table["column"]: table["slices"] for table in found}
 
 
 def test_domains_are_sliced_only_if_there_are_several(make_predictions: Make) -> None:

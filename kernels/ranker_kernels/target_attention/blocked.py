@@ -1,0 +1,78 @@
+"""Attention over whole windows in PyTorch, tile by tile, with a backward that recomputes.
+
+What the forward leaves is the output and one number for each candidate and head.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ranker_kernels.search_topk.tiles import Tile, build_tiles, score_tile
+
+# scores of a tile, unless one candidate has more: 4 MB in float32
+MAX_SCORES = 1 << 20
+
+
+class Gradients(NamedTuple):
+    """Gradients of the inputs; `bias` is None when there was none."""
+
+    query: Tensor
+    keys: Tensor
+    values: Tensor
+    bias: Tensor | None
+
+
+def forward(
+    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, windows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the output `[C, H, V]` and log sum exp of the scores `[C, H]`, 0 for no scores."""
+    output = query.new_zeros(*query.shape[:2], values.shape[1])
+    normalizer = query.new_zeros(query.shape[:2])
+    for tile in _tiles(windows, query):
+        scores = score_tile(tile, query, keys, bias, windows)
+        total = scores.logsumexp(dim=2)
+        weights = scores.sub_(total.unsqueeze(2)).exp_().flatten(0, 1)
+        pooled = weights @ values[tile.begin : tile.end]
+        output[tile.candidates] = pooled.view(*total.shape, -1)
+        normalizer[tile.candidates] = total
+    return output, normalizer
+
+
+def backward(
+    gradient: Tensor,
+    output: Tensor,
+    normalizer: Tensor,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    windows: Tensor,
+) -> Gradients:
+    """Returns the gradients of the inputs."""
+    grads = Gradients(
+        torch.zeros_like(query),
+        torch.zeros_like(keys),
+        torch.zeros_like(values),
+        None if bias is None else torch.zeros_like(bias),
+    )
+    # d score = p (d p - <d out, out>)
+    delta = (gradient * output).sum(dim=2)
+    for tile in _tiles(windows, query):
+        span = slice(tile.begin, tile.end)
+        scores = score_tile(tile, query, keys, bias, windows)
+        weights = scores.sub_(normalizer[tile.candidates].unsqueeze(2)).exp_()
+        upstream = gradient[tile.candidates].flatten(0, 1)
+        grads.values[span] += weights.flatten(0, 1).T @ upstream
+        change = (upstream @ values[span].T).view_as(weights)
+        change.sub_(delta[tile.candidates].unsqueeze(2)).mul_(weights)
+        flat = change.flatten(0, 1)
+        grads.query[tile.candidates] = (flat @ keys[span]).view(-1, *query.shape[1:])
+        grads.keys[span] += flat.T @ query[tile.candidates].flatten(0, 1)
+        if grads.bias is not None:
+            grads.bias[span] += change.sum(dim=0).T
+    return grads
+
+
+def _tiles(windows: Tensor, query: Tensor) -> list[Tile]:
+    return build_tiles(windows, longer_than=0, heads=query.shape[1], max_scores=MAX_SCORES)

@@ -1,0 +1,1 @@
+"""Gates on the shared embedding: one class a file."""

@@ -1,0 +1,1 @@
+"""Feature interactions: one class a file."""

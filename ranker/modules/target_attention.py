@@ -1,0 +1,121 @@
+"""The parameters of multi-head target attention, used without projecting any history."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from ranker.slots import SequenceInputs
+from ranker_kernels.target_attention import attend_rows, target_attention
+
+
+class TargetAttention(nn.Module):
+    """Attention of a candidate q to behaviours with inherent features K_h and cross features K_c.
+
+    For each head a of width d (TWIN, 2302.02352, sections 4.2 and 4.3):
+
+        alpha_a  = (K_h W^h_a) (q W^q_a)^T / sqrt(d) + K_c b_a  (+ ln size, TWIN-V2)
+        head_a   = softmax(alpha_a)^T [K_h, K_c] W^v_a
+        output   = concat(head_1 ... head_H) W^o
+
+    The paper writes the bias as (K_c W^c_a) beta_a with a block-diagonal W^c_a, one block for each
+    cross feature; the product is the same linear map as one vector b_a. Projections of a history
+    are never computed: W^h is absorbed into the query and W^v follows the pooling.
+
+    Args:
+        query_dim: width D of the inherent features.
+        cross_dim: width X of the cross features; 0 leaves the bias out.
+        num_heads: H.
+        head_dim: width d of a head.
+        output_dim: width of the output.
+
+    Raises:
+        ValueError: a size is less than 1.
+    """
+
+    def __init__(
+        self, *, query_dim: int, cross_dim: int, num_heads: int, head_dim: int, output_dim: int
+    ) -> None:
+        super().__init__()
+        sizes = {"num_heads": num_heads, "head_dim": head_dim, "output_dim": output_dim}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"target attention: {name} is {size}; must be at least 1")
+        self.query_weight = _heads(num_heads, query_dim, head_dim)
+        self.key_weight = _heads(num_heads, query_dim, head_dim)
+        self.value_weight = _heads(num_heads, query_dim + cross_dim, head_dim)
+        # starts at zero: at first, attention goes by likeness alone
+        self.cross = nn.Linear(cross_dim, num_heads, bias=False) if cross_dim else None
+        if self.cross is not None:
+            nn.init.zeros_(self.cross.weight)
+        self.output = nn.Linear(num_heads * head_dim, output_dim, bias=False)
+
+    def absorb(self, query: Tensor) -> Tensor:
+        """Projects candidates [C, D] and absorbs W^h / sqrt(d): [C, H, D], to meet K_h itself."""
+        projected = torch.einsum("cd,hde->che", query, self.query_weight)
+        absorbed = torch.einsum("che,hde->chd", projected, self.key_weight)
+        return absorbed / self.key_weight.shape[2] ** 0.5
+
+    def bias(self, cross: Tensor, log_size: Tensor | None) -> Tensor | None:
+        """Returns what cross features [..., X] and ln sizes [...] add to the scores, [..., H]."""
+        bias = None if self.cross is None else self.cross(cross)
+        if log_size is None:
+            return bias
+        sizes = log_size.unsqueeze(-1)
+        return sizes.expand(*log_size.shape, self.num_heads) if bias is None else bias + sizes
+
+    @property
+    def num_heads(self) -> int:
+        """The number of heads, H."""
+        return self.query_weight.shape[0]
+
+    def attend_selected(self, inputs: SequenceInputs, query: Tensor, index: Tensor) -> Tensor:
+        """Attends to selected behaviours; only they receive gradients.
+
+        Args:
+            inputs: of the encoder.
+            query: absorbed candidates [C, H, D].
+            index: [C, K] positions of behaviours, -1 for none.
+
+        Returns:
+            [C, output_dim], zeros for none.
+        """
+        if not len(inputs.behaviors):
+            return self._nothing(inputs)
+        rows = index.clamp_min(0)
+        keys, cross = embedding(rows, inputs.behaviors), embedding(rows, inputs.cross)
+        log_size = None if inputs.log_size is None else inputs.log_size[rows]
+        bias = self.bias(cross, log_size)
+        return self._project(
+            attend_rows(query, keys, torch.cat([keys, cross], dim=2), bias, index >= 0)
+        )
+
+    def attend_windows(self, inputs: SequenceInputs) -> Tensor:
+        """Attends to all that each candidate sees; returns [C, output_dim]."""
+        if not len(inputs.behaviors):
+            return self._nothing(inputs)
+        pooled = target_attention(
+            self.absorb(inputs.query),
+            inputs.behaviors,
+            torch.cat([inputs.behaviors, inputs.cross], dim=1),
+            self.bias(inputs.cross, inputs.log_size),
+            windows=inputs.windows,
+        )
+        return self._project(pooled)
+
+    def _project(self, pooled: Tensor) -> Tensor:
+        """Maps pooled features [C, H, D + X] to [C, output_dim]."""
+        heads = torch.einsum("chf,hfe->che", pooled, self.value_weight)
+        output: Tensor = self.output(heads.flatten(1))
+        return output
+
+    def _nothing(self, inputs: SequenceInputs) -> Tensor:
+        """Zeros that still belong to the graph: ranks must agree on which parameters have grads."""
+        linked = sum(parameter.sum() for parameter in self.parameters()) + inputs.behaviors.sum()
+        zeros = inputs.query.new_zeros(len(inputs.query), self.output.out_features)
+        return zeros + 0 * (linked + inputs.query.sum())
+
+
+def _heads(num_heads: int, inputs: int, outputs: int) -> nn.Parameter:
+    """Returns [H, inputs, outputs], each head with Xavier's scale of the joined projection."""
+    joined = nn.init.xavier_uniform_(torch.empty(inputs, num_heads * outputs))
+    return nn.Parameter(joined.view(inputs, num_heads, outputs).transpose(0, 1).contiguous())
