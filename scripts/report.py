@@ -10,6 +10,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from ranker.launch import launch
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="report")
 def main(config: DictConfig) -> None:
@@ -24,4 +26,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

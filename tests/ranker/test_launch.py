@@ -28,7 +28,9 @@ def test_a_mistyped_command_is_one_block(project_root: Path, override: str, mess
     assert "To append to your config use +" not in done.stderr
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare_data.py"])
+@pytest.mark.parametrize(
+    "script", ["train.py", "evaluate.py", "prepare_data.py", "compare.py", "report.py", "sweep.py"]
+)
 def test_help_shows_the_commands(project_root: Path, script: str) -> None:
     done = run(project_root, script, "--help")
     assert done.returncode == 0, done.stderr
