@@ -31,7 +31,7 @@ def check_output(out: Path, digest: str) -> None:
         )
         raise ValueError(
             f"{out} already holds {what}; to replace it, delete that folder first, or choose "
-            "another dataset.path"
+            "another out"
         )
 
 
@@ -44,11 +44,16 @@ def staged_output(out: Path, digest: str) -> Iterator[Path]:
         digest: fingerprint of the preparation.
 
     Raises:
-        ValueError: `out` holds something else.
+        ValueError: `out` holds something else, or cannot be written.
     """
     check_output(out, digest)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    except OSError as error:
+        raise ValueError(
+            f"{out} cannot be written ({error.strerror}); set out=<a folder you may write to>"
+        ) from error
     try:
         # mkdtemp makes private folders; a data set is as public as its parent allows
         content = staging / "content"

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ranker_data.layout import SPLITS, behaviors_path, samples_path
+from ranker_data.preparation.output import staged_output
 from ranker_data.preparation.plan import LastSplit, Preparation, TimeSplit
 from ranker_data.preparation.prepare import prepare
 from ranker_data.reader import DataError
@@ -271,6 +272,15 @@ def test_prepare_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         prepare(PLAN, events=EVENTS, samples=bad, out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_output_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ValueError, match=r"file/out cannot be written .*; set out="),
+        staged_output(tmp_path / "file" / "out", "digest"),
+    ):
+        pass
 
 
 def test_last_split_sends_ties_along(tmp_path: Path) -> None:
