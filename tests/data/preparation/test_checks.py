@@ -9,7 +9,7 @@ import pytest
 from ranker_data.preparation.plan import LastSplit, Preparation, TimeSplit
 from ranker_data.preparation.prepare import prepare
 from ranker_data.reader import DataError
-from ranker_data.schema import Field, Label, SchemaError, Task
+from ranker_data.schema import Field, Label, SchemaError, Task, read_schema
 
 T0 = 1_600_000_000
 PLAN = Preparation(
@@ -53,7 +53,9 @@ def with_value(
 
 
 def test_good_data_is_accepted(tmp_path: Path) -> None:
-    prepare(PLAN, events=pa.table(EVENTS), samples=pa.table(SAMPLES), out=tmp_path / "out")
+    out = tmp_path / "out"
+    schema = prepare(PLAN, events=pa.table(EVENTS), samples=pa.table(SAMPLES), out=out)
+    assert read_schema(out) == schema
 
 
 @pytest.mark.parametrize(
