@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from ranker.evaluate import compute_scores, predict
 from ranker.job import TrainerOptions, TrainJob
 from ranker.logging import RunLog
 from ranker.run_dir import RunDir, claim_run_dir
+from ranker.train_step import StepResult, TrainStep
 from ranker_data.reader import DataError
 
 
@@ -85,6 +85,7 @@ class Trainer:
         for loader in (self.valid_loader, self.train_loader):
             agree(loader.check, DataError)
         self.trainable = job.build_trainable(process.device)
+        self.train_step = TrainStep(self.trainable, seed=job.seed, rank=process.rank)
         self.progress = Progress()
         self._saved_step: int | None = None
         self._last_loss: Tensor | None = None
@@ -115,12 +116,14 @@ class Trainer:
     def _train_epoch(self) -> None:
         progress = self.progress
         for batch in self.train_loader.batches(progress.epoch, progress.epoch_step):
-            loss, parts = self._train_step(batch.to(self.process.device, non_blocking=True))
+            batch = batch.to(self.process.device, non_blocking=True)
+            result = self.train_step(batch, progress.step)
+            self._last_loss = result.loss
             progress.step += 1
             progress.epoch_step += 1
             self.log.step()
             if progress.step % self.options.log_every_steps == 0:
-                self._log_training(loss, parts)
+                self._log_training(result)
             if self._is_due(self.options.eval_every_steps):
                 self._evaluate()
             elif self._is_due(self.options.checkpoint_every_steps):
@@ -132,21 +135,9 @@ class Trainer:
         if progress.last_evaluation != progress.step:
             self._evaluate()
 
-    def _train_step(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        trainable = self.trainable
-        # dropout draws depend on the step, so that a resumed run draws like an uninterrupted one
-        torch.manual_seed(hash((self.job.seed, self.progress.step, self.process.rank)) % 2**63)
-        trainable.model.train()
-        trainable.optimizer.zero_grad()
-        loss, parts, _ = trainable.model(batch)
-        loss.backward()
-        trainable.optimizer.step()
-        self._last_loss = loss.detach()
-        return self._last_loss, parts
-
-    def _log_training(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
-        names = ["loss", *(f"loss_{name}" for name in parts)]
-        values = mean_over_ranks(torch.stack([loss, *(part.detach() for part in parts.values())]))
+    def _log_training(self, result: StepResult) -> None:
+        names = ["loss", *(f"loss_{name}" for name in result.parts)]
+        values = mean_over_ranks(torch.stack([result.loss, *result.parts.values()]))
         record = dict(zip(names, values.tolist(), strict=True))
         self._check_finite(record["loss"])
         self.log.record("train", self.progress.step, record)
