@@ -1,8 +1,4 @@
-"""How a command ends: a user's error is one readable block, anything else a traceback.
-
-0 done   1 a bug   2 configuration or usage   3 data   4 checkpoint or storage   5 loss not finite
-130 interrupted
-"""
+"""How a command ends: a user's error is one readable block, anything else a traceback."""
 
 import logging
 import os
@@ -10,29 +6,13 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from ranker.checkpoint import CheckpointError
-from ranker.config import ConfigError
-from ranker.run_dir import RunDirError
-from ranker.trainer import NonFiniteLossError
-from ranker_data.reader import DataError
-from ranker_data.schema import SchemaError
-
-_EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (DataError, 3),
-    (SchemaError, 3),
-    (CheckpointError, 4),
-    (RunDirError, 2),
-    (NonFiniteLossError, 5),
-    (ConfigError, 2),
-    (ValueError, 2),
-    (KeyboardInterrupt, 130),
-)
+from ranker.exit_codes import PreemptedError, RankError, ToldElsewhereError, exit_code
 
 
 def run_command(command: Callable[[], None]) -> int:
-    """Runs a command and returns its exit code.
+    """Runs a command and returns its exit code, see `ranker.exit_codes`.
 
-    Rank 0 tells what a user can mend, without a traceback.
+    Rank 0 tells what a user can mend, without a traceback; another rank does if only it failed.
 
     A ValueError is a value of the configuration that a constructor refused. CTR_RANKER_TRACEBACK=1
     raises everything.
@@ -41,11 +21,13 @@ def run_command(command: Callable[[], None]) -> int:
     try:
         command()
     except BaseException as error:
-        code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), None)
+        code = exit_code(error)
         if code is None or os.environ.get("CTR_RANKER_TRACEBACK") == "1":
             raise
-        if os.environ.get("RANK", "0") == "0":
-            print(f"\nerror: {str(error) or 'interrupted'}", file=sys.stderr)
+        tells = os.environ.get("RANK", "0") == "0" or isinstance(error, RankError)
+        if tells and not isinstance(error, ToldElsewhereError):
+            kind = "stopped" if isinstance(error, PreemptedError) else "error"
+            print(f"\n{kind}: {str(error) or 'interrupted'}", file=sys.stderr)
         return code
     return 0
 

@@ -14,18 +14,22 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ranker.embedding import EmbeddingOptions
 from ranker.job import TrainerOptions, TrainJob
-from ranker.sharding import OptimizerOptions, ShardingOptions
-from ranker.slots import Gate, Head, Interaction, Objective, SequenceEncoder
-from ranker.type_hints import dataclass_in, describe, matches
+from ranker.modules.embedding_options import EmbeddingOptions
+from ranker.optimizers.options import OptimizerOptions
+from ranker.placement import ShardingOptions
+from ranker.slots import Gate, Head, Interaction, Objective, Regularizer, SequenceEncoder
+from ranker.type_hints import built_by, dataclass_in, describe, matches
+from ranker.warm_start import WarmStartOptions
 from ranker_data.datasets.converter import DatasetConverter
+from ranker_data.doctor.findings import DoctorOptions
 from ranker_data.loader import LoaderOptions
+from ranker_data.preparation.engine import Engine
 from ranker_data.schema import Schema, SchemaError, read_schema
 
 FIRST_PARTY_ROOTS = ("ranker", "ranker_data")
@@ -73,11 +77,25 @@ def build_train_job(config: Mapping[str, Any]) -> TrainJob:
     optimizer = reader.section("optimizer", OptimizerOptions)
     sharding = reader.section("sharding", ShardingOptions)
     trainer = reader.section("trainer", TrainerOptions)
+    warm_start = None
+    if reader.value("warm_start", dict[str, Any] | None, None) is not None:
+        warm_start = reader.section("warm_start", WarmStartOptions)
     sequence = {
         str(key): reader.factory(
-            f"sequence.{key}", roots, SequenceEncoder, {"query_dim", "cross_dim"}
+            f"sequence.{key}",
+            roots,
+            SequenceEncoder,
+            {"query_dim", "cross_dim"},
+            reserved={"where"},
         )
         for key in reader.value("sequence", dict[str, Any], {})
+    }
+    where = {
+        key: reader.value(f"sequence.{key}.where", dict[str, list[int]], {}) for key in sequence
+    }
+    regularizers = {
+        str(key): reader.factory(f"regularizer.{key}", roots, Regularizer, {"schema", "items"})
+        for key in reader.value("regularizer", dict[str, Any], {})
     }
     gate, interaction = (
         None
@@ -103,11 +121,15 @@ def build_train_job(config: Mapping[str, Any]) -> TrainJob:
         optimizer=optimizer,
         sharding=sharding,
         trainer=trainer,
+        warm_start=warm_start,
         sequence=sequence,
         gate=gate,
         interaction=interaction,
         head=head,
         objective=objective,
+        regularizers=regularizers,
+        where=where,
+        data_severities=dataset.severities,
     )
 
 
@@ -119,9 +141,11 @@ class PrepareJob:
         converter: reads the original format.
         source: folder or file in the original format; None for the simulator.
         out: folder to write.
+        engine: runs the SQL.
     """
 
     converter: DatasetConverter
+    engine: Engine
     source: Path | None
     out: Path
 
@@ -133,17 +157,23 @@ def build_prepare_job(config: Mapping[str, Any]) -> PrepareJob:
         ConfigError: lists every problem found.
     """
     reader = ConfigReader(config)
-    reader.check_keys(("dataset", "source", "out", "plugins"))
+    reader.check_keys(("dataset", "engine", "source", "out", "plugins"))
     roots = (*FIRST_PARTY_ROOTS, *reader.value("plugins", list[str], []))
     source = reader.value("source", str | None, None)
     out = reader.value("out", str)
     build = reader.factory("dataset.converter", roots, DatasetConverter, set())
+    build_engine = reader.factory("engine", roots, Engine, set())
     reader.raise_errors()
     try:
         converter = build()
     except ValueError as error:
         raise ConfigError(f"dataset.converter: {error}") from error
-    return PrepareJob(converter=converter, source=Path(source) if source else None, out=Path(out))
+    return PrepareJob(
+        converter=converter,
+        engine=build_engine(),
+        source=Path(source) if source else None,
+        out=Path(out),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,12 +185,19 @@ class DatasetOptions:
         path: folder made by scripts/prepare_data.py.
         exclude: fields that the model does not see; "behavior.<name>" excludes one of the history.
         converter: how scripts/prepare_data.py makes it; training does not read it.
+        severities: check of the data at the start -> error, warning, note or off, in place of the
+            default; see `ranker_data.doctor.findings`.
     """
 
     path: str
     name: str = ""
     exclude: list[str] = dataclasses.field(default_factory=list)
     converter: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    severities: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # they are checked there
+        DoctorOptions(severities=self.severities)
 
 
 TRAIN_KEYS = (
@@ -176,9 +213,11 @@ TRAIN_KEYS = (
     "interaction",
     "head",
     "objective",
+    "regularizer",
     "optimizer",
     "sharding",
     "trainer",
+    "warm_start",
 )
 
 
@@ -238,8 +277,17 @@ class ConfigReader:
                 and field.default_factory is dataclasses.MISSING
             )
             if required or self._find(key) is not dataclasses.MISSING:
-                values[field.name] = self.value(key, hints[field.name])
+                values[field.name] = self._argument(key, hints[field.name])
         return self._call(path, cls, values) if len(self.errors) == before else None
+
+    def _argument(self, path: str, hint: Any) -> Any:
+        """Returns the value of an argument, or the dataclass that its keys make."""
+        nested, found = dataclass_in(hint), self._find(path)
+        if nested is not None and found is not None:
+            if get_origin(hint) is Mapping and isinstance(found, Mapping):
+                return {str(name): self.section(f"{path}.{name}", nested) for name in found}
+            return self.section(path, nested)
+        return self.value(path, hint)
 
     def factory(
         self,
@@ -248,11 +296,12 @@ class ConfigReader:
         contract: type,
         runtime: set[str],
         offered: Set[str] = frozenset(),
+        reserved: Set[str] = frozenset(),
     ) -> Callable[..., Any]:
         """Returns a constructor with the arguments at `path` bound.
 
         `runtime` ones are given when it is called; `offered` ones too, but a constructor may do
-        without them.
+        without them. `reserved` keys belong to somebody else.
         """
         before = len(self.errors)
         values = self._find(path)
@@ -267,17 +316,18 @@ class ConfigReader:
         parameters = inspect.signature(target).parameters
         hints = typing.get_type_hints(target.__init__)
         chosen = [name for name in parameters if name not in runtime | offered]
-        self.check_keys([*chosen, "_target_"], path)
+        self.check_keys([*chosen, "_target_", *reserved], path)
         arguments = {}
         for key in chosen:
             required = parameters[key].default is inspect.Parameter.empty
             if not required and key not in values:
                 continue
-            nested = dataclass_in(hints[key])
-            if nested is not None and values.get(key) is not None:
-                arguments[key] = self.section(f"{path}.{key}", nested)
-            else:
-                arguments[key] = self.value(f"{path}.{key}", hints[key])
+            nested = built_by(hints[key])
+            arguments[key] = (
+                self._argument(f"{path}.{key}", hints[key])
+                if nested is None
+                else self.factory(f"{path}.{key}", roots, nested, set())
+            )
         missing = sorted(runtime - set(parameters))
         if missing:
             self.errors.append(

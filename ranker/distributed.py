@@ -15,6 +15,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+# gloo raises a plain RuntimeError; these are parts of its texts
+_PEER_FAILURES = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Application timeout caused pair closure",
+    "/gloo/",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +73,8 @@ def process_group(device: str = "auto", timeout_seconds: float = 600.0) -> Itera
     }
     with tempfile.TemporaryDirectory() as folder:
         if "RANK" in os.environ:
-            dist.init_process_group(**options)
+            store = _store_of_attempt(options["timeout"])
+            dist.init_process_group(**options, store=store, rank=rank, world_size=world_size)
         else:
             # a file store needs no free port
             store = dist.FileStore(str(Path(folder) / "store"), 1)  # type: ignore[attr-defined]
@@ -72,6 +83,29 @@ def process_group(device: str = "auto", timeout_seconds: float = 600.0) -> Itera
             yield Process(rank, world_size, target)
         finally:
             dist.destroy_process_group()
+
+
+def _store_of_attempt(timeout: datetime.timedelta) -> Store:
+    """Returns the store that torchrun gave, with a prefix of its own for each restart.
+
+    The store of one machine outlives a restart, and with it the addresses of ranks that are gone.
+    On several machines restarts are not counted alike; docs/operations.md says what helps there.
+    """
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    is_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if is_one_machine else "0"
+    return PrefixStore(f"attempt-{attempt}", store)
+
+
+def is_peer_failure(error: BaseException) -> bool:
+    """Whether a collective failed because another rank is gone or does not answer."""
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen)
+        if isinstance(seen, dist.DistError) or any(sign in text for sign in _PEER_FAILURES):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def world_size() -> int:
@@ -103,6 +137,13 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return share * world_size()
 
 
+def gather_sizes(size: int, device: torch.device) -> list[int]:
+    """Returns every rank's number, in the order of the ranks."""
+    sizes = torch.zeros(world_size(), dtype=torch.int64, device=device)
+    sizes[dist.get_rank() if world_size() > 1 else 0] = size
+    return sum_over_ranks(sizes).tolist()
+
+
 def mean_over_ranks(values: Tensor) -> Tensor:
     """Returns the mean of `values` over all ranks, without gradient."""
     return sum_over_ranks(values) / world_size()
@@ -123,12 +164,17 @@ def agree(function: Callable[[], None], kind: type[Exception]) -> None:
         function()
     except kind as error:
         problem = str(error)
-    problems: list[str | None] = [problem] * world_size()
-    if world_size() > 1:
-        dist.all_gather_object(problems, problem)
-    found = list(dict.fromkeys(text for text in problems if text is not None))
+    found = list(dict.fromkeys(text for text in gather_to_all(problem) if text is not None))
     if found:
         raise kind("\n".join(found))
+
+
+def gather_to_all(value: Any) -> list[Any]:
+    """Returns every rank's `value` on every rank."""
+    values: list[Any] = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def gather_to_main(value: Any) -> list[Any] | None:

@@ -3,42 +3,50 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torchrec import EmbeddingCollection, EmbeddingConfig, JaggedTensor, KeyedJaggedTensor
 
+from ranker.modules.embedding_options import EmbeddingOptions
+from ranker.modules.id_hash import (
+    Hash,
+    IdHash,
+    count_collisions,
+    expected_collisions,
+    multiplexed_keys,
+    salt_of,
+)
+from ranker.table_names import is_table, table_of
 from ranker_data.batch import BEHAVIOR_PREFIX
 from ranker_data.schema import Field, Schema
 
+UNIFIED_TABLE = "unified"
 # rows that share one random generator: any shard can be filled without drawing the rows before it
 _INIT_BLOCK_ROWS = 4096
+# ids whose collisions are counted at the start of a run (seconds), not estimated
+_MAX_COUNTED_IDS = 1 << 26
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmbeddingOptions:
-    """Widths and initialisation of the tables.
+@dataclasses.dataclass(frozen=True)
+class KeySource:
+    """Where the embedding of a key of the batch comes from.
 
     Attributes:
-        dim: width of every table that `dims` does not name.
-        dims: width by table name.
-        init_std: standard deviation of the normal initialisation.
+        collection: which one looks it up.
+        keys: what is looked up there, side by side; the key itself unless it is multiplexed.
     """
 
-    dim: int
-    dims: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    init_std: float = 0.01
+    collection: int
+    keys: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        for name, dim in {"dim": self.dim, **self.dims}.items():
-            if dim < 1:
-                raise ValueError(f"embedding width of {name} must be at least 1, got {dim}")
-
-    def dim_of(self, table: str) -> int:
-        """Returns the width of a table."""
-        return self.dims.get(table, self.dim)
+    def take(self, embedded: Sequence[Mapping[str, JaggedTensor]]) -> Tensor:
+        """Returns the embedded ids [rows, D] of the key."""
+        looked_up = embedded[self.collection]
+        values = [looked_up[key].values() for key in self.keys]
+        return values[0] if len(values) == 1 else torch.cat(values, dim=1)
 
 
 class EmbeddingTables(nn.Module):
@@ -51,43 +59,167 @@ class EmbeddingTables(nn.Module):
 
     Args:
         schema: names the tables and the fields that read them.
-        options: widths.
+        options: widths and sizes.
+
+    Raises:
+        ValueError: an option names an unknown table, or a table without a vocabulary has no rows.
     """
 
     def __init__(self, *, schema: Schema, options: EmbeddingOptions) -> None:
         super().__init__()
-        unknown = sorted(set(options.dims) - {table.name for table in schema.tables})
-        if unknown:
-            names = ", ".join(table.name for table in schema.tables)
-            raise ValueError(
-                f"embedding.dims names the table {unknown[0]!r}; the data set has {names}"
-            )
         keys = table_keys(schema)
-        widths = sorted({options.dim_of(table) for table in keys})
+        _check_tables(schema, options, keys)
+        plan = _plan_tables(schema, options, keys)
+        widths = sorted({config.embedding_dim for config in plan})
         self.collections = nn.ModuleList(
             EmbeddingCollection(
                 device=torch.device("meta"),
-                tables=[
-                    EmbeddingConfig(
-                        name=table.name,
-                        embedding_dim=width,
-                        num_embeddings=table.num_embeddings,
-                        feature_names=keys[table.name],
-                    )
-                    for table in schema.tables
-                    if table.name in keys and options.dim_of(table.name) == width
-                ],
+                tables=[config for config in plan if config.embedding_dim == width],
             )
             for width in widths
         )
-        self.table_names = sorted(keys)
-        self.collection_of = {
-            key: widths.index(options.dim_of(table)) for table in keys for key in keys[table]
+        self.configs = {config.name: config for config in plan}
+        self.table_names = sorted(self.configs)
+        self.sources = {
+            key: KeySource(
+                widths.index(
+                    options.unified.dim
+                    if options.unified is not None and table in options.lookups
+                    else options.dim_of(table)
+                ),
+                multiplexed_keys(key, options.lookups.get(table)),
+            )
+            for table in keys
+            for key in keys[table]
         }
+        hashes = plan_hashes(options, keys)
+        self.hash = IdHash(hashes) if hashes else None
 
     def forward(self, ids: KeyedJaggedTensor) -> list[dict[str, JaggedTensor]]:
         """Returns one dictionary from key to jagged embeddings per width; traceable by torch.fx."""
+        if self.hash is not None:
+            ids = self.hash(ids)
         return [collection(ids) for collection in self.collections]
+
+
+def plan_hashes(
+    options: EmbeddingOptions, keys: Mapping[str, Sequence[str]]
+) -> dict[str, list[Hash]]:
+    """Returns the hashes of every key whose ids are hashed.
+
+    A salt belongs to an id space and the number of the lookup, so that history and candidate agree.
+    """
+    hashes: dict[str, list[Hash]] = {}
+    for table, rows in options.hashed.items():
+        salt = salt_of(options.hash_seed, table)
+        hashes |= {key: [Hash(key, salt, rows)] for key in keys.get(table, ())}
+    for table, lookups in options.lookups.items():
+        assert options.unified is not None
+        for key in keys.get(table, ()):
+            hashes[key] = [
+                Hash(name, salt_of(options.hash_seed, table, i), options.unified.rows)
+                for i, name in enumerate(multiplexed_keys(key, lookups))
+            ]
+    return hashes
+
+
+def _check_tables(
+    schema: Schema, options: EmbeddingOptions, keys: Mapping[str, Sequence[str]]
+) -> None:
+    names = [table.name for table in schema.tables]
+    for option, chosen in (
+        ("dims", options.dims),
+        ("hashed", options.hashed),
+        ("unified.lookups", options.lookups),
+    ):
+        for name in chosen:
+            if name not in names:
+                raise ValueError(
+                    f"embedding.{option} names the table {name!r}; the data set has "
+                    f"{', '.join(names)}"
+                )
+    for table in schema.tables:
+        sized = table.num_embeddings is not None
+        if table.name in keys and not (
+            sized or table.name in options.hashed or table.name in options.lookups
+        ):
+            raise ValueError(
+                f"table {table.name!r} has no vocabulary; give the number of rows that its ids are "
+                f"hashed into: +embedding.hashed.{table.name}=<rows>, or put it into "
+                "embedding.unified"
+            )
+    if options.unified is not None and UNIFIED_TABLE in names:
+        raise ValueError(
+            f"the data set has a table {UNIFIED_TABLE!r}, the name of embedding.unified's table; "
+            "rename it to use feature multiplexing"
+        )
+
+
+def _plan_tables(
+    schema: Schema, options: EmbeddingOptions, keys: Mapping[str, list[str]]
+) -> list[EmbeddingConfig]:
+    """Returns the tables to allocate; those that nothing reads are left out."""
+    configs = [
+        EmbeddingConfig(
+            name=table.name,
+            embedding_dim=options.dim_of(table.name),
+            num_embeddings=options.hashed.get(table.name, table.num_embeddings),
+            feature_names=keys[table.name],
+        )
+        for table in schema.tables
+        if table.name in keys and table.name not in options.lookups
+    ]
+    shared = [
+        name
+        for table, lookups in options.lookups.items()
+        for key in keys.get(table, ())
+        for name in multiplexed_keys(key, lookups)
+    ]
+    if options.unified is not None and shared:
+        configs.append(
+            EmbeddingConfig(
+                name=UNIFIED_TABLE,
+                embedding_dim=options.unified.dim,
+                num_embeddings=options.unified.rows,
+                feature_names=shared,
+            )
+        )
+    return configs
+
+
+def describe_collisions(schema: Schema, options: EmbeddingOptions) -> list[str]:
+    """Returns a line per hashed id space: how many of its ids share a row with another of them.
+
+    Counted where there is a vocabulary, or expected where it is very large; without one the number
+    of ids is not known here.
+    """
+    keys = table_keys(schema)
+    rows = dict(options.hashed)
+    if options.unified is not None:
+        rows |= dict.fromkeys(options.lookups, options.unified.rows)
+    lines = []
+    for table in schema.tables:
+        if table.name not in rows or table.name not in keys:
+            continue
+        num_rows, size = rows[table.name], table.num_embeddings
+        if size is None:
+            lines.append(
+                f"table {table.name}: ids without a vocabulary in {num_rows:,} rows; "
+                f"{num_rows:,} distinct ids would share a row with a chance of "
+                f"{expected_collisions(num_rows, num_rows):.1%}"
+            )
+            continue
+        hashed = plan_hashes(options, keys)[keys[table.name][0]]
+        if size <= _MAX_COUNTED_IDS:
+            share = count_collisions(size, salt=hashed[0].salt, num_rows=num_rows) / size
+        else:
+            share = expected_collisions(size, num_rows)
+        lines.append(
+            f"table {table.name}: {size:,} ids hashed into {num_rows:,} rows, {share:.1%} of them "
+            "share one with another id of this table"
+            + (f" in each of {len(hashed)} lookups" if len(hashed) > 1 else "")
+        )
+    return lines
 
 
 def table_keys(schema: Schema) -> dict[str, list[str]]:
@@ -115,17 +247,19 @@ def init_tables(module: nn.Module, *, std: float, seed: int) -> None:
         seed: of the run.
     """
     for name, value in module.state_dict().items():
-        if not isinstance(value, ShardedTensor):
+        if not is_table(name):
             continue
         columns = value.size()[1]
+        if not isinstance(value, ShardedTensor):  # every rank holds the whole table
+            _fill(value, 0, 0, columns, std, _table_seed(name, seed))
+            continue
         for shard in value.local_shards():
             rows, first_column = shard.metadata.shard_offsets
             _fill(shard.tensor, rows, first_column, columns, std, _table_seed(name, seed))
 
 
 def _table_seed(name: str, seed: int) -> int:
-    table = name.removesuffix(".weight").rsplit(".", maxsplit=1)[-1]
-    digest = hashlib.sha256(f"{seed}:{table}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{table_of(name)}".encode()).digest()
     return int.from_bytes(digest[:6], "little")
 
 

@@ -1,6 +1,7 @@
 """Scores a split with a model: every row once, in an order that no rank count changes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,17 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ranker.budget import BehaviorBudget
 from ranker.distributed import broadcast_from_main, gather_to_main
 from ranker.metrics.auc import auc
 from ranker.metrics.calibration import expected_calibration_error, pcoc
 from ranker.metrics.gauc import gauc
 from ranker.metrics.logloss import logloss, normalized_entropy
-from ranker.report.derived import add_slices, field_of
+from ranker.report.derived import add_slices, field_of, trained_field_of
 from ranker.report.predictions import Predictions, TaskPredictions
 from ranker_data.batch import RankingBatch
 from ranker_data.layout import truth_columns
 from ranker_data.loader import RankingLoader
 from ranker_data.schema import Schema, Task
+from ranker_data.seen import SeenIds, read_seen_ids
 
 Columns = dict[str, NDArray[Any]]
 
@@ -32,6 +35,8 @@ def predict(
     schema: Schema,
     device: torch.device,
     slices: Sequence[str] = (),
+    data_root: Path | None = None,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Predictions | None:
     """Scores the loader's split in evaluation mode; every rank calls it.
 
@@ -42,6 +47,8 @@ def predict(
         device: of the model.
         slices: columns to slice by besides the history's length, see `add_slices`; a field must be
             an id field of a sample.
+        data_root: of the prepared data, for slices by what training saw.
+        after_batch: called after each batch; may raise, on all ranks alike, to stop.
 
     Returns:
         On rank 0 all rows, sorted by sample id, with the tasks that the model predicts; a task's
@@ -49,12 +56,15 @@ def predict(
     """
     model.eval()
     fields = _slice_fields(schema, slices)
+    budget = BehaviorBudget(schema, loader.max_behaviors)
     pieces = []
     with torch.no_grad():
-        for batch in loader.batches():
-            # labels and ids are read from the batch on the host
-            _, _, logits = model(batch.to(device, non_blocking=True))
-            pieces.append(_columns(batch, logits, schema) | _fields(batch, schema, fields))
+        for whole in loader.batches():
+            for batch in budget(whole):
+                # labels and ids are read from the batch on the host
+                _, _, logits = model(batch.to(device, non_blocking=True))
+                pieces.append(_columns(batch, logits, schema) | _fields(batch, schema, fields))
+            after_batch()
     local = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     gathered = gather_to_main(local)
     if gathered is None:
@@ -66,8 +76,20 @@ def predict(
     ordered = {name: column[order] for name, column in columns.items()}
     values = {field: ordered[FIELD_PREFIX + field] for field in fields}
     return add_slices(
-        _to_predictions(ordered, schema), slices, fields=values, time_unit=schema.time_unit
+        _to_predictions(ordered, schema),
+        slices,
+        fields=values,
+        time_unit=schema.time_unit,
+        seen=_read_seen(data_root, schema, slices),
     )
+
+
+def _read_seen(data_root: Path | None, schema: Schema, slices: Sequence[str]) -> dict[str, SeenIds]:
+    fields = {field for name in slices if (field := trained_field_of(name)) is not None}
+    if not fields:
+        return {}
+    assert data_root is not None
+    return {field: read_seen_ids(data_root, schema, field) for field in sorted(fields)}
 
 
 def _slice_fields(schema: Schema, slices: Sequence[str]) -> list[str]:
@@ -78,7 +100,9 @@ def _slice_fields(schema: Schema, slices: Sequence[str]) -> list[str]:
         if field not in known:
             raise ValueError(
                 f"slices names {field!r}; give user_activity, hour, or an id field of the samples "
-                f"({', '.join(known)}), or count.<field> for how often its value occurs"
+                f"({', '.join(known)}), or count.<field> for how often its value occurs, "
+                "train_count.<field> for how often in training, age.<field> for the hours since it "
+                "was first seen"
             )
     return fields
 

@@ -9,26 +9,27 @@ from typing import Any
 
 import yaml
 
-from ranker.checkpoint import (
-    CheckpointError,
-    find_checkpoint,
-    list_checkpoints,
-    load_checkpoint,
-    verify_checkpoint,
-)
+from ranker.checkpoint import choose_checkpoint, load_checkpoint
 from ranker.distributed import process_group
 from ranker.evaluate import predict
 from ranker.job import TrainJob
 from ranker.logging import read_records
 from ranker.metrics.evaluation import RowMetric
-from ranker.report.board import write_evaluation_summary
+from ranker.projections import use_projections
+from ranker.report.baseline import Baseline, config_changes
+from ranker.report.board import hyperparameters, write_evaluation_summary
 from ranker.report.context import ReportContext, TaskContext
-from ranker.report.derived import DERIVED
-from ranker.report.predictions import Predictions, write_predictions
+from ranker.report.data_facts import describe_training_data
+from ranker.report.derived import DERIVED, unseen_names
+from ranker.report.predictions import Predictions, read_predictions, write_predictions
 from ranker.report.redaction import redact
 from ranker.report.report import build_report, write_report
 from ranker.report.run_cards import read_stats, write_cards
+from ranker.report.search import read_search
 from ranker.run_dir import RunDir
+from ranker.search_quality import watch_searches, write_search_quality
+from ranker.table_rows import sample_rows
+from ranker.train_module import ranking_model
 from ranker_data.schema import Schema
 
 
@@ -44,9 +45,16 @@ class EvaluationOptions:
         batch_size: rows of a global batch; null takes the run's.
         num_replicates: bootstrap replicates behind the intervals.
         slices: what to slice by besides domain and history length: user_activity, hour, an id field
-            of the samples, or count.<field> (how often the row's value occurs in the split).
+            of the samples, count.<field> (how often the row's value occurs in the split),
+            train_count.<field> (in training) or age.<field> (hours since it was first seen).
         negative_sampling_rates: by task, the share of negatives that training kept, to correct the
             probabilities for in the report; predictions.parquet stays as the model made it.
+        projections: folder of scripts/project_items.py; TWIN searches in it, and not in vectors
+            projected with the checkpoint's own weights.
+        baseline: directory of another run, evaluated on the same split: the report tells what
+            changed against it.
+        projector_tables: tables to show in TensorBoard's embedding projector.
+        projector_rows: at most so many rows of each, drawn at random.
     """
 
     run: str
@@ -57,10 +65,16 @@ class EvaluationOptions:
     num_replicates: int = 400
     slices: list[str] = dataclasses.field(default_factory=list)
     negative_sampling_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    projections: str | None = None
+    baseline: str | None = None
+    projector_tables: list[str] = dataclasses.field(default_factory=list)
+    projector_rows: int = 2000
 
     def __post_init__(self) -> None:
         if self.split not in ("train", "valid", "test"):
             raise ValueError(f"split is {self.split!r}; must be train, valid or test")
+        if self.projector_rows < 1:
+            raise ValueError(f"projector_rows is {self.projector_rows}; give at least 1")
         if isinstance(self.checkpoint, str) and self.checkpoint not in ("best", "last"):
             raise ValueError(f"checkpoint is {self.checkpoint!r}; must be best, last or a step")
 
@@ -79,16 +93,37 @@ def evaluate_run(
         CheckpointError: the run has no such checkpoint, or it is damaged.
     """
     run = RunDir(Path(options.run))
+    baseline = _read_baseline(options, job)
     with process_group(job.trainer.device, job.trainer.timeout_seconds) as process:
         loader = job.build_loader(options.split, process, shuffle=False)
-        path = _choose_checkpoint(run, options.checkpoint)
+        path = choose_checkpoint(run.checkpoints, options.checkpoint)
         trainable = job.build_trainable(process.device)
         load_checkpoint(path, trainable)
-        predictions = predict(trainable.model, loader, job.schema, process.device, options.slices)
+        vectors = {
+            table: sample_rows(trainable.model, table, max_rows=options.projector_rows)
+            for table in options.projector_tables
+        }
+        model = ranking_model(trainable.model)
+        if options.projections is not None:
+            use_projections(model, Path(options.projections), job.schema)
+        qualities = watch_searches(model)
+        predictions = predict(
+            trainable.model,
+            loader,
+            job.schema,
+            process.device,
+            options.slices,
+            data_root=job.data_root,
+        )
+        folder = run.evaluation(options.split)
+        write_search_quality(folder, qualities)
         if predictions is not None:
-            folder = run.evaluation(options.split)
             write_predictions(folder / "predictions.parquet", predictions)
-            context = _context(run, job, options, path, predictions, metrics)
+            context = dataclasses.replace(
+                _context(run, job, options, path, predictions, metrics),
+                search=read_search(folder) if qualities else (),
+                baseline=baseline,
+            )
             report = build_report(predictions, context)
             _, page = write_report(folder, report)
             write_cards(folder, report, job.schema, read_stats(job.data_root))
@@ -98,27 +133,27 @@ def evaluate_run(
                 report,
                 step=int(path.name.removeprefix("step-")),
                 config=job.config,
+                vectors={table: rows for table, rows in vectors.items() if rows is not None},
             )
             print(f"{report['summary']}\nreport: {page}")
 
 
-def _choose_checkpoint(run: RunDir, wanted: str | int) -> Path:
-    newest, _ = find_checkpoint(run.checkpoints)
-    if newest is None:
-        raise CheckpointError(f"{run.path} has no checkpoint; train the run first")
-    step = wanted
-    if wanted == "best":
-        step = json.loads((newest / "state.json").read_text())["progress"]["best_step"]
-    if wanted == "last" or step is None:
-        return newest
-    path = run.checkpoints / f"step-{step:08d}"
-    if not path.is_dir():
-        kept = ", ".join(p.name for p in list_checkpoints(run.checkpoints))
-        raise CheckpointError(f"{run.path} has no checkpoint of step {step}; it keeps {kept}")
-    problem = verify_checkpoint(path)
-    if problem is not None:
-        raise CheckpointError(f"{problem}; choose another one with checkpoint=last or a step")
-    return path
+def _read_baseline(options: EvaluationOptions, job: TrainJob) -> Baseline | None:
+    """Read before anything is scored, so that a missing one costs nothing."""
+    if options.baseline is None:
+        return None
+    other = RunDir(Path(options.baseline))
+    path = other.evaluation(options.split) / "predictions.parquet"
+    if not path.is_file():
+        raise ValueError(
+            f"baseline={options.baseline} has no predictions of split {options.split}; run "
+            f"scripts/evaluate.py run={options.baseline} split={options.split} first"
+        )
+    return Baseline(
+        run=other.path.resolve().name,
+        predictions=read_predictions(path),
+        changes=config_changes(hyperparameters(other.read_config()), hyperparameters(job.config)),
+    )
 
 
 def _context(
@@ -149,8 +184,10 @@ def _context(
         records=read_records(run.metrics),
         metrics=metrics,
         categories=tuple(f.name for f in job.schema.fields if f.name not in DERIVED),
-        value_names=_value_names(job.schema),
+        value_names={**_value_names(job.schema), **unseen_names(options.slices)},
         negative_sampling_rates=options.negative_sampling_rates,
+        data=describe_training_data(read_stats(job.data_root), time_unit=job.schema.time_unit),
+        time_unit=job.schema.time_unit,
         num_replicates=options.num_replicates,
     )
 

@@ -9,10 +9,14 @@ from ranker.config import FIRST_PARTY_ROOTS, ConfigReader, build_train_job
 from ranker.evaluate_run import EvaluationOptions
 from ranker.job import TrainJob
 from ranker.metrics.evaluation import RowMetric
+from ranker.project_run import ProjectOptions
 from ranker.report.any_predictions import Columns, TaskColumns
+from ranker.report.data_report import DoctorJob
+from ranker.report.feature_report import RankJob
 from ranker.report.from_file import ReportOptions
 from ranker.report.from_runs import CompareOptions
 from ranker.run_dir import RunDir
+from ranker_data.doctor.findings import DoctorOptions
 
 
 def build_evaluation(
@@ -38,6 +42,21 @@ def build_evaluation(
     if options.batch_size is not None:
         saved["loader"]["batch_size"] = options.batch_size
     return build_train_job(saved), options, metrics
+
+
+def build_projection(config: Mapping[str, Any]) -> tuple[TrainJob, ProjectOptions]:
+    """Checks a plain config of scripts/project_items.py, and builds the job of the run.
+
+    Raises:
+        ConfigError: lists every problem found.
+    """
+    reader = ConfigReader(_group(config, "projection", "plugins"))
+    options = reader.section("projection", ProjectOptions)
+    reader.raise_errors()
+    saved = RunDir(Path(options.run)).read_config()
+    # a saved config is data: only packages named on this command line may be imported
+    saved["plugins"] = config.get("plugins", [])
+    return build_train_job(saved), options
 
 
 def build_report_job(
@@ -71,6 +90,33 @@ def build_comparison(config: Mapping[str, Any]) -> CompareOptions:
     reader.raise_errors()
     assert isinstance(options, CompareOptions)
     return options
+
+
+def build_doctor_job(config: Mapping[str, Any]) -> DoctorJob:
+    """Checks a plain config of scripts/doctor.py.
+
+    Raises:
+        ConfigError: lists every problem found.
+    """
+    reader = ConfigReader(_group(config, "options", "data", "out"))
+    data, out = reader.value("data", str), reader.value("out", str | None, None)
+    options = reader.section("options", DoctorOptions)
+    reader.raise_errors()
+    return DoctorJob(data=Path(data), out=Path(out) if out else None, options=options)
+
+
+def build_rank_job(config: Mapping[str, Any]) -> RankJob:
+    """Checks a plain config of scripts/rank_features.py.
+
+    Raises:
+        ConfigError: lists every problem found.
+    """
+    reader = ConfigReader(config)
+    reader.check_keys(("data", "out", "split", "max_rows"))
+    data, out = reader.value("data", str), reader.value("out", str | None, None)
+    split, max_rows = reader.value("split", str), reader.value("max_rows", int | None, None)
+    reader.raise_errors()
+    return RankJob(data=Path(data), out=Path(out) if out else None, split=split, max_rows=max_rows)
 
 
 def _group(config: Mapping[str, Any], name: str, *others: str) -> dict[str, Any]:

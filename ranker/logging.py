@@ -61,7 +61,9 @@ class RunLog:
             values["samples_per_second"] = (step - last) * self.batch_size / max(now - then, 1e-9)
             self._since = (now, step)
             self._bar.set_postfix_str(
-                f"loss {values['loss']:.4f}, {values['samples_per_second']:,.0f} samples/s"
+                f"loss {values['loss']:.4f}, {values['samples_per_second']:,.0f} samples/s, "
+                f"{values.get('data_wait_fraction') or 0:.0%} waiting for data, "
+                f"{values.get('memory_gb') or 0:.1f} GB"
             )
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()

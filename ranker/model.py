@@ -3,25 +3,41 @@
 Sharding lives elsewhere.
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torchrec import JaggedTensor
 
-from ranker.embedding import EmbeddingOptions, EmbeddingTables
+from ranker.embedding import EmbeddingTables, KeySource
+from ranker.modules.embedding_options import EmbeddingOptions
+from ranker.modules.features import FeatureGroup, Lookup
+from ranker.modules.narrowing import distinct_ids, keep_behaviors
+from ranker.modules.selection import (
+    Where,
+    check_where,
+    matching_behaviors,
+    select_behaviors,
+)
+from ranker.modules.windows import latest_behaviors
 from ranker.slots import (
     FeatureLayout,
     Gate,
     Head,
     HeadInputs,
     Interaction,
+    Regularizer,
+    RegularizerInputs,
+    SearchEncoder,
+    SearchInputs,
     SequenceEncoder,
     SequenceInputs,
 )
 from ranker_data.batch import BEHAVIOR_PREFIX, RankingBatch
 from ranker_data.clustering import CLUSTER_SIZE
-from ranker_data.schema import Field, Schema
+from ranker_data.schema import Schema
 
 Embedded = list[dict[str, JaggedTensor]]
 
@@ -39,6 +55,8 @@ class RankingModel(nn.Module):
         head: builder of the head.
         gate: builder of the gate on the shared embedding; None leaves it as it is.
         interaction: builder of the feature interaction; None hands the embedding to the head.
+        regularizers: builders of further terms of the loss, by name.
+        where: for encoders that see behaviours of one kind only, ids by behaviour field.
     """
 
     def __init__(
@@ -46,27 +64,98 @@ class RankingModel(nn.Module):
         *,
         schema: Schema,
         embedding: EmbeddingOptions,
-        sequence: Mapping[str, Callable[..., SequenceEncoder]],
+        sequence: Mapping[str, Callable[..., SequenceEncoder | SearchEncoder]],
         head: Callable[..., Head],
         gate: Callable[..., Gate] | None = None,
         interaction: Callable[..., Interaction] | None = None,
+        regularizers: Mapping[str, Callable[..., Regularizer]] | None = None,
+        where: Mapping[str, Where] | None = None,
     ) -> None:
         super().__init__()
         self.embedding = EmbeddingTables(schema=schema, options=embedding)
         self.body = RankingBody(
             schema=schema,
             embedding=embedding,
-            collection_of=self.embedding.collection_of,
+            sources=self.embedding.sources,
             sequence=sequence,
             head=head,
             gate=gate,
             interaction=interaction,
+            regularizers=regularizers or {},
+            where=where or {},
         )
+        self.search = SearchPhase(tables=self.embedding, body=self.body)
 
-    def forward(self, batch: RankingBatch) -> dict[str, Tensor]:
-        """Returns one logit [C] per task of the head."""
-        logits: dict[str, Tensor] = self.body(self.embedding(batch.ids), batch)
-        return logits
+    def forward(self, batch: RankingBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns one logit [C] per task of the head, and the model's own losses in training."""
+        # asked when the model is traced: ids that come straight from the batch are exchanged ahead
+        found = self.search(batch) if self.body.searchers else Found(batch, {})
+        outputs: tuple[dict[str, Tensor], dict[str, Tensor]] = self.body(
+            self.embedding(found.batch.ids), found.batch, found.index
+        )
+        return outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What the searches of a model leave of a batch.
+
+    Attributes:
+        batch: with the behaviours that an encoder looks at.
+        index: [C, k] what each searching encoder found among them, -1 for none, by its name.
+    """
+
+    batch: RankingBatch
+    index: dict[str, Tensor]
+
+
+class SearchPhase(nn.Module):
+    """Looks all behaviours up without gradient, searches, and leaves the others out of the batch.
+
+    So histories may be long: what is looked up with gradient are the behaviours that were found,
+    and those that encoders without a search look at. A module of its own, because TorchRec's
+    pipelines trace what contains tables; this one only knows them.
+
+    Args:
+        tables: of the model.
+        body: of the model.
+
+    Attributes:
+        watchers: called with the inputs of a search, what it found, and the batch, by encoder.
+    """
+
+    def __init__(self, *, tables: EmbeddingTables, body: "RankingBody") -> None:
+        super().__init__()
+        # in a tuple, they are not modules of this one
+        self._model = (tables, body)
+        self.watchers: dict[str, Callable[[SearchInputs, Tensor, RankingBatch], None]] = {}
+
+    @torch.no_grad()
+    def forward(self, batch: RankingBatch) -> Found:
+        """Returns the batch as it is, where no encoder searches."""
+        tables, body = self._model
+        if not body.searchers:
+            return Found(batch, {})
+        ids, rows = distinct_ids(batch, body.search_keys)
+        vectors = read_vectors(tables(ids), tables.sources, body.search_keys)
+        lookup = Lookup(vectors, batch.bag_lengths, rows, batch.bag_weights)
+        inputs = body.search_inputs(lookup, batch)
+        index = {name: encoder.search(inputs) for name, encoder in body.searchers.items()}
+        for name, watch in self.watchers.items():
+            watch(inputs, index[name], batch)
+        narrowed, place = keep_behaviors(batch, body.needed(batch, index))
+        moved = {
+            name: torch.where(found >= 0, place[found.clamp_min(0)], -1)
+            for name, found in index.items()
+        }
+        return Found(narrowed, moved)
+
+
+def read_vectors(
+    embedded: Embedded, sources: Mapping[str, KeySource], keys: Iterable[str]
+) -> dict[str, Tensor]:
+    """Returns the vectors [ids, D] of some keys, waiting for them if need be."""
+    return {key: sources[key].take(embedded) for key in keys}
 
 
 class RankingBody(nn.Module):
@@ -77,25 +166,29 @@ class RankingBody(nn.Module):
         *,
         schema: Schema,
         embedding: EmbeddingOptions,
-        collection_of: Mapping[str, int],
-        sequence: Mapping[str, Callable[..., SequenceEncoder]],
+        sources: Mapping[str, KeySource],
+        sequence: Mapping[str, Callable[..., SequenceEncoder | SearchEncoder]],
         head: Callable[..., Head],
-        gate: Callable[..., Gate] | None = None,
-        interaction: Callable[..., Interaction] | None = None,
+        gate: Callable[..., Gate] | None,
+        interaction: Callable[..., Interaction] | None,
+        regularizers: Mapping[str, Callable[..., Regularizer]],
+        where: Mapping[str, Where],
     ) -> None:
         super().__init__()
-        self.collection_of = dict(collection_of)
+        self.sources = dict(sources)
         inherent = schema.inherent_behaviors
         by_name = {field.name: field for field in schema.candidate_fields}
-        self.user = FeatureGroup(schema.fields_of("user"), embedding)
-        self.candidate = FeatureGroup(schema.candidate_fields, embedding)
-        self.query = FeatureGroup(tuple(by_name[field.name] for field in inherent), embedding)
-        self.behavior = FeatureGroup(inherent, embedding, prefix=BEHAVIOR_PREFIX)
+        self.user = FeatureGroup(schema.fields_of("user"), embedding.dim_of)
+        self.candidate = FeatureGroup(schema.candidate_fields, embedding.dim_of)
+        self.query = FeatureGroup(
+            tuple(by_name[field.name] for field in inherent), embedding.dim_of
+        )
+        self.behavior = FeatureGroup(inherent, embedding.dim_of, prefix=BEHAVIOR_PREFIX)
         dense_behaviors = tuple(field for field in schema.behaviors if field.kind == "dense")
         # the size of a cluster is a weight, not a feature
         self.cross = FeatureGroup(
             tuple(field for field in schema.cross_behaviors if field.name != CLUSTER_SIZE),
-            embedding,
+            embedding.dim_of,
             prefix=BEHAVIOR_PREFIX,
             dense_fields=dense_behaviors,
         )
@@ -106,15 +199,31 @@ class RankingBody(nn.Module):
                 "sequence encoders need behavior fields that the candidate has too; "
                 f"{schema.name!r} has none"
             )
+        self.inherent_ids = [field.name for field in inherent if field.kind == "id"]
         self.encoders = nn.ModuleDict()
         blocks = [*self.user.blocks, *self.candidate.blocks]
         for name, build in sequence.items():
             encoder = build(query_dim=self.query.output_dim, cross_dim=self.cross.output_dim)
             self.encoders[name] = _as_module(encoder)
             blocks.append((f"sequence.{name}", encoder.output_dim))
-        layout = FeatureLayout(
-            names=tuple(name for name, _ in blocks), widths=tuple(width for _, width in blocks)
+        self.where = {name: chosen for name, chosen in where.items() if chosen}
+        for name, chosen in self.where.items():
+            check_where(f"sequence.{name}.where", chosen, schema)
+            if name in self.searchers:
+                raise ValueError(
+                    f"sequence.{name}.where: an encoder that searches sees all behaviours; leave "
+                    "`where` out, or choose an encoder without a search"
+                )
+        self.items = FeatureGroup(schema.fields_of("item"), embedding.dim_of)
+        self.item_ids = [field.name for field in schema.fields_of("item", "id")]
+        self.regularizers = nn.ModuleDict(
+            {
+                name: _as_module(build(schema=schema, items=_layout(self.items.blocks)))
+                for name, build in regularizers.items()
+            }
         )
+        self.search_keys = {*self.query.keys, *self.behavior.keys, *self.cross.keys}
+        layout = _layout(blocks)
         self.gate = None if gate is None else _as_module(gate(layout=layout))
         crossed = None if interaction is None else interaction(layout=layout)
         self.interaction = None if crossed is None else _as_module(crossed)
@@ -126,9 +235,67 @@ class RankingBody(nn.Module):
             )
         )
 
-    def forward(self, embedded: Embedded, batch: RankingBatch) -> dict[str, Tensor]:
-        """Returns one logit [C] per task."""
-        lookup = _Lookup(embedded, batch, self.collection_of)
+    @property
+    def searchers(self) -> dict[str, SearchEncoder]:
+        """The encoders that search, by name."""
+        return {n: e for n, e in self.encoders.items() if isinstance(e, SearchEncoder)}
+
+    def search_inputs(self, lookup: Lookup, batch: RankingBatch) -> SearchInputs:
+        """Returns what searches see of a batch."""
+        return SearchInputs(
+            query=self.query(lookup, batch.candidate_dense),
+            behaviors=self.behavior.distinct(lookup, batch.behavior_dense),
+            cross=self.cross.distinct(lookup, batch.behavior_dense),
+            windows=batch.windows,
+            user_of=batch.user_of,
+            behavior_time=batch.behavior_time,
+            time=batch.time,
+            log_size=self._log_size(batch),
+            query_ids={name: batch.ids[name].values() for name in self.inherent_ids},
+            behavior_ids={
+                name: batch.ids[BEHAVIOR_PREFIX + name].values() for name in self.inherent_ids
+            },
+        )
+
+    def needed(self, batch: RankingBatch, index: Mapping[str, Tensor]) -> Tensor:
+        """Returns which behaviours [N] encoders look at, given what the searching ones found."""
+        # one more flag for what an index has as -1
+        flags = torch.zeros(batch.num_behaviors + 1, dtype=torch.bool, device=batch.windows.device)
+        for found in index.values():
+            flags[found.flatten()] = True
+        for name, encoder in self.encoders.items():
+            if name not in index:
+                # the latest of one kind may lie anywhere in the window
+                length = None if name in self.where else cast(SequenceEncoder, encoder).max_length
+                windows = latest_behaviors(batch.windows, length)
+                edges = torch.zeros(len(flags), dtype=torch.int64, device=flags.device)
+                ones = edges.new_ones(len(windows))
+                edges.index_add_(0, windows[:, 0], ones).index_add_(0, windows[:, 1], -ones)
+                seen = edges.cumsum(0)[:-1] > 0
+                flags[:-1] |= seen & self._matching(batch, name)
+        return flags[:-1]
+
+    def _matching(self, batch: RankingBatch, name: str) -> Tensor:
+        """Returns the behaviours [N] that an encoder's `where` lets it see."""
+        return matching_behaviors(batch, self.where.get(name, {}))
+
+    def _log_size(self, batch: RankingBatch) -> Tensor | None:
+        column = self.size_column
+        return None if column is None else batch.behavior_dense[:, column].log()
+
+    def forward(
+        self, embedded: Embedded, batch: RankingBatch, index: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns one logit [C] per task, and the model's own losses in training.
+
+        Args:
+            embedded: all ids of the batch.
+            batch: with the behaviours that encoders look at.
+            index: what the searching encoders found among them.
+        """
+        vectors = read_vectors(embedded, self.sources, self.sources)
+        lookup = Lookup(vectors, batch.bag_lengths, bag_weights=batch.bag_weights)
+        losses: dict[str, Tensor] = {}
         user = self.user(lookup, batch.user_dense)
         candidate = self.candidate(lookup, batch.candidate_dense)
         features = [user[batch.user_of], candidate]
@@ -141,90 +308,50 @@ class RankingBody(nn.Module):
                 user_of=batch.user_of,
                 behavior_time=batch.behavior_time,
                 time=batch.time,
-                log_size=None
-                if self.size_column is None
-                else batch.behavior_dense[:, self.size_column].log(),
+                log_size=self._log_size(batch),
+                weights=batch.weights,
+                losses=losses,
             )
-            features += [encoder(inputs) for encoder in self.encoders.values()]
+            features += [
+                encoder(inputs, index[name])
+                if name in index
+                else encoder(self._select(inputs, batch, name))
+                for name, encoder in self.encoders.items()
+            ]
         shared = torch.cat(features, dim=1)
         gated = shared if self.gate is None else self.gate(shared)
         crossed = gated if self.interaction is None else self.interaction(gated)
         logits: dict[str, Tensor] = self.head(HeadInputs(features=crossed, embedded=shared))
-        return logits
+        if self.training and self.regularizers:
+            regularized = self._regularizer_inputs(lookup, vectors, batch)
+            losses |= {name: term(regularized) for name, term in self.regularizers.items()}
+        return logits, losses
+
+    def _select(self, inputs: SequenceInputs, batch: RankingBatch, name: str) -> SequenceInputs:
+        if name not in self.where:
+            return inputs
+        return select_behaviors(inputs, self._matching(batch, name))
+
+    def _regularizer_inputs(
+        self, lookup: Lookup, vectors: Mapping[str, Tensor], batch: RankingBatch
+    ) -> RegularizerInputs:
+        return RegularizerInputs(
+            ids={key: batch.ids[key].values() for key in self.sources},
+            vectors=vectors,
+            items=self.items(lookup, batch.candidate_dense),
+            item_ids=torch.stack([batch.ids[name].values() for name in self.item_ids], dim=1)
+            if self.item_ids
+            else batch.windows[:, :0],
+            weights=batch.weights,
+        )
+
+
+def _layout(blocks: Sequence[tuple[str, int]]) -> FeatureLayout:
+    return FeatureLayout(
+        names=tuple(name for name, _ in blocks), widths=tuple(width for _, width in blocks)
+    )
 
 
 def _as_module(plugin: object) -> nn.Module:
     assert isinstance(plugin, nn.Module)
     return plugin
-
-
-class _Lookup:
-    """Embedded ids by key: [rows, D].
-
-    Multi-valued ids averaged over their bag (an empty bag gives zeros).
-    """
-
-    def __init__(
-        self, embedded: Embedded, batch: RankingBatch, collection_of: Mapping[str, int]
-    ) -> None:
-        self.embedded, self.batch, self.collection_of = embedded, batch, collection_of
-        self.pooled: dict[str, Tensor] = {}
-
-    def __call__(self, key: str) -> Tensor:
-        if key not in self.pooled:
-            values: Tensor = self.embedded[self.collection_of[key]][key].values()
-            lengths = self.batch.bag_lengths.get(key)
-            if lengths is not None:
-                sums = torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True)
-                values = sums / lengths.clamp_min(1).unsqueeze(1)
-            self.pooled[key] = values
-        return self.pooled[key]
-
-
-class FeatureGroup(nn.Module):
-    """Concatenates the embedded and the standardised dense fields of one kind of row.
-
-    Args:
-        fields: in the order of the output.
-        embedding: widths of the tables.
-        prefix: of the fields' keys in the id tensor.
-        dense_fields: the fields behind the columns of the dense tensor; by default the dense ones
-            of `fields`.
-    """
-
-    def __init__(
-        self,
-        fields: tuple[Field, ...],
-        embedding: EmbeddingOptions,
-        prefix: str = "",
-        dense_fields: tuple[Field, ...] | None = None,
-    ) -> None:
-        super().__init__()
-        self.keys = [prefix + field.name for field in fields if field.table is not None]
-        dense = [field for field in fields if field.table is None]
-        columns = (
-            [f.name for f in dense] if dense_fields is None else [f.name for f in dense_fields]
-        )
-        self.dense_columns = [columns.index(field.name) for field in dense]
-        self.register_buffer(
-            "mean", torch.tensor([field.mean for field in dense]), persistent=False
-        )
-        self.register_buffer("std", torch.tensor([field.std for field in dense]), persistent=False)
-        # name and width of each feature in the order of the output
-        self.blocks = [
-            (field.name, embedding.dim_of(field.table))
-            for field in fields
-            if field.table is not None
-        ]
-        self.blocks += [(field.name, 1) for field in dense]
-        self.output_dim = sum(width for _, width in self.blocks)
-
-    mean: Tensor
-    std: Tensor
-
-    def forward(self, lookup: _Lookup, dense: Tensor) -> Tensor:
-        """Returns [rows, output_dim] from the embedded ids and the raw dense columns [rows, F]."""
-        columns = [lookup(key) for key in self.keys]
-        if self.dense_columns or not columns:
-            columns.append((dense[:, self.dense_columns] - self.mean) / self.std)
-        return torch.cat(columns, dim=1)

@@ -29,6 +29,10 @@ FREE_KEYS = (
     "dataset.converter",
     "plugins",
     "sharding.",
+    "loader.cache_dir",
+    "loader.num_workers",
+    "loader.prefetch",
+    "loader.worker_timeout_seconds",
 )
 
 

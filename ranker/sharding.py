@@ -1,74 +1,47 @@
 """Places tables on ranks and attaches the optimizers of tables and of everything else."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
-from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.planner import EmbeddingShardingPlanner
-from torchrec.distributed.planner.types import (
-    HardwareConfig,
-    KernelConfig,
-    ParameterConstraints,
-    TopologyFactory,
-    TrainerConfig,
-)
-from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
+from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer
 from torchrec.optim.optimizers import in_backward_optimizer_filter
-from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from ranker.embedding import EmbeddingTables, init_tables
-
-SparseOptimizer = Literal["rowwise_adagrad", "adagrad", "sgd"]
-DenseOptimizer = Literal["adamw", "adam"]
-Sharding = Literal["row_wise", "table_wise", "column_wise"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerOptions:
-    """Optimizers of the two halves.
-
-    Attributes:
-        sparse: of the tables, fused into the backward of the lookup.
-        sparse_lr: its learning rate.
-        sparse_eps: added to the root of the accumulator; unused by sgd.
-        dense: of everything else.
-        dense_lr: its learning rate.
-        dense_weight_decay: decoupled for adamw, L2 for adam.
-    """
-
-    sparse: SparseOptimizer
-    sparse_lr: float
-    sparse_eps: float
-    dense: DenseOptimizer
-    dense_lr: float
-    dense_weight_decay: float
+from ranker.optimizers.dense import build_dense_optimizer
+from ranker.optimizers.options import OptimizerOptions
+from ranker.optimizers.tables import attach_fused_optimizer, build_replicated_optimizers
+from ranker.placement import ShardingOptions, plan_tables, replicated_tables
+from ranker.plan_summary import TablePlan, summarize_plan
+from ranker.replicated_lookup import mend_replicated_lookup
+from ranker.table_names import is_table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShardingOptions:
-    """How tables are placed on ranks.
+class Sharded:
+    """A model on its ranks.
 
     Attributes:
-        default: sharding type of every table that `tables` does not name.
-        tables: sharding type by table name.
+        model: under `DistributedModelParallel`.
+        optimizer: of everything; `zero_grad` and `step` move it all but the fused tables, which
+            the backward moves.
+        dense: the part of it that has no fused optimizer, data-parallel tables included.
+        networks: the part of it that moves no table.
+        table_groups: parameter groups of all tables, with their learning rates.
+        dense_groups: those of everything else.
+        plan: where the tables lie.
     """
 
-    default: Sharding
-    tables: Mapping[str, Sharding] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, value in {"default": self.default, **self.tables}.items():
-            if value not in get_args(Sharding):
-                raise ValueError(
-                    f"sharding of {name} is {value!r}; must be one of "
-                    f"{', '.join(get_args(Sharding))}"
-                )
+    model: DistributedModelParallel
+    optimizer: CombinedOptimizer
+    dense: KeyedOptimizer
+    networks: KeyedOptimizer
+    table_groups: list[dict[str, Any]]
+    dense_groups: list[dict[str, Any]]
+    plan: list[TablePlan]
 
 
 def shard(
@@ -80,8 +53,9 @@ def shard(
     init_std: float,
     seed: int,
     device: torch.device,
-) -> tuple[DistributedModelParallel, CombinedOptimizer, KeyedOptimizerWrapper]:
-    """Places the tables on the ranks, attaches both optimizers, and initialises the tables.
+    batch_size: int,
+) -> Sharded:
+    """Places the tables on the ranks, attaches the optimizers, and initialises the tables.
 
     Args:
         module: the whole training module, its tables on the meta device.
@@ -91,64 +65,62 @@ def shard(
         init_std: standard deviation of the tables' initial values.
         seed: of the run.
         device: of this process.
+        batch_size: rows of a rank's batch, for the planner's estimates.
 
-    Returns:
-        The module under `DistributedModelParallel`; the optimizer of both halves; its dense half.
+    Raises:
+        ValueError: an option does not fit the tables or the device.
     """
-    # order matters: the fused optimizer must be attached before the tables are sharded
-    optimizer_class, arguments = _sparse_optimizer(optimizer)
-    _apply_optimizer_in_backward(optimizer_class, tables.parameters(), arguments)
-    sharders: list[Any] = [EmbeddingCollectionSharder()]
-    plan = _planner(tables, sharding, device).collective_plan(
-        module, sharders, dist.GroupMember.WORLD
-    )
+    # order matters: the fused optimizers must be attached before the tables are sharded
+    replicated_names = replicated_tables(tables, sharding)
+    _check_clipping(optimizer, set(tables.table_names) - replicated_names)
+    attach_optimizers(tables, optimizer, replicated_names, device)
+    plan, sharders = plan_tables(module, tables, sharding, device=device, batch_size=batch_size)
+    mend_replicated_lookup()
     model = DistributedModelParallel(module, device=device, plan=plan, sharders=sharders)
     init_tables(model, std=init_std, seed=seed)
-    dense_class = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[optimizer.dense]
-    dense = KeyedOptimizerWrapper(
-        dict(in_backward_optimizer_filter(model.named_parameters())),
-        lambda params: dense_class(
-            params, lr=optimizer.dense_lr, weight_decay=optimizer.dense_weight_decay
-        ),
+    # data-parallel tables turn up here, because sharding drops their fused optimizer
+    unfused = dict(in_backward_optimizer_filter(model.named_parameters()))
+    replicated = {name: value for name, value in unfused.items() if is_table(name)}
+    networks = build_dense_optimizer(
+        {name: value for name, value in unfused.items() if name not in replicated}, optimizer
     )
-    combined = CombinedOptimizer([("sparse", model.fused_optimizer), ("dense", dense)])
-    return model, combined, dense
+    copies = build_replicated_optimizers(replicated, optimizer.of_table)
+    dense = CombinedOptimizer([("", networks), *copies]) if copies else networks
+    return Sharded(
+        model=model,
+        optimizer=CombinedOptimizer([("sparse", model.fused_optimizer), ("dense", dense)]),
+        dense=dense,
+        networks=networks,
+        table_groups=[
+            group
+            for part in (model.fused_optimizer, *(part for _, part in copies))
+            for group in part.param_groups
+        ],
+        dense_groups=list(networks.param_groups),
+        plan=summarize_plan(plan, tables, optimizer, dist.get_world_size()),
+    )
 
 
-def _sparse_optimizer(options: OptimizerOptions) -> tuple[type, dict[str, float]]:
-    match options.sparse:
-        case "rowwise_adagrad":
-            return RowWiseAdagrad, {"lr": options.sparse_lr, "eps": options.sparse_eps}
-        case "adagrad":
-            return torch.optim.Adagrad, {"lr": options.sparse_lr, "eps": options.sparse_eps}
-        case "sgd":
-            return torch.optim.SGD, {"lr": options.sparse_lr}
-        case _:
-            names = ", ".join(get_args(SparseOptimizer))
-            raise ValueError(f"optimizer.sparse is {options.sparse!r}; must be one of {names}")
+def attach_optimizers(
+    tables: EmbeddingTables, options: OptimizerOptions, replicated: set[str], device: torch.device
+) -> None:
+    """Attaches the fused optimizer of each table that is not replicated.
+
+    Raises:
+        ValueError: an option names no table, or the device has no such optimizer.
+    """
+    options.check_tables(tables.table_names)
+    for collection in tables.collections:
+        embeddings: Any = collection.embeddings
+        for name, embedding in embeddings.items():
+            if name not in replicated:
+                attach_fused_optimizer(name, embedding.weight, options.of_table(name), device)
 
 
-def _planner(
-    tables: EmbeddingTables, sharding: ShardingOptions, device: torch.device
-) -> EmbeddingShardingPlanner:
-    names = tables.table_names
-    unknown = sorted(set(sharding.tables) - set(names))
-    if unknown:
+def _check_clipping(options: OptimizerOptions, fused: set[str]) -> None:
+    if options.clip_tables and fused:
         raise ValueError(
-            f"sharding.tables names {unknown[0]!r}; the model has the tables {', '.join(names)}"
+            f"optimizer.clip_tables is true, but table {min(fused)!r} is sharded: its gradient is "
+            "applied in the backward and never exists as a whole. Use sharding=data_parallel, or "
+            "optimizer.clip_tables=false"
         )
-    # constrained, because an unconstrained planner picks data_parallel, which silently drops the
-    # fused optimizer
-    constraints = {
-        table: ParameterConstraints(
-            sharding_types=[sharding.tables.get(table, sharding.default)], compute_kernels=["fused"]
-        )
-        for table in names
-    }
-    size = dist.get_world_size()
-    topology = TopologyFactory.create_topology(
-        TrainerConfig(world_size=size, local_world_size=size),
-        HardwareConfig(),
-        KernelConfig(compute_device=device.type),
-    )
-    return EmbeddingShardingPlanner(topology=topology, constraints=constraints)

@@ -7,10 +7,12 @@ builder adds the runtime ones named here.
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from ranker_kernels.search_topk import DistinctRows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,9 @@ class SequenceInputs:
         time: [C] int64 time of each impression.
         log_size: [N] ln of the number of events that each behaviour stands for, where histories are
             clustered; None where each is one event.
+        weights: [C] sample weights, for losses of an encoder's own; None counts every row as one.
+        losses: where an encoder puts losses of its own in training, by name: scalars, this rank's
+            shares of global means, with their weight in the total loss.
     """
 
     query: Tensor
@@ -39,18 +44,74 @@ class SequenceInputs:
     behavior_time: Tensor
     time: Tensor
     log_size: Tensor | None = None
+    weights: Tensor | None = None
+    losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchInputs:
+    """What the search of a two-stage encoder sees: all behaviours of the batch, without gradient.
+
+    Attributes:
+        query: [C, D] the candidate's inherent features.
+        behaviors: [N, D] the behaviours' inherent features, distinct vectors once.
+        cross: [N, X] their cross features, likewise.
+        windows, user_of, behavior_time, time, log_size: as in `SequenceInputs`.
+        query_ids: [C] ids of the candidate's single-valued inherent fields by name.
+        behavior_ids: [N] ids of the behaviours in the same fields.
+    """
+
+    query: Tensor
+    behaviors: DistinctRows
+    cross: DistinctRows
+    windows: Tensor
+    user_of: Tensor
+    behavior_time: Tensor
+    time: Tensor
+    log_size: Tensor | None = None
+    query_ids: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    behavior_ids: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 class SequenceEncoder(Protocol):
     """Turns the behaviours that a candidate sees into a vector.
 
-    Built with `query_dim` D and `cross_dim` X.
+    Built with `query_dim` D and `cross_dim` X. It looks at the latest `max_length` behaviours of a
+    window, at all of them where that is None.
+    """
+
+    output_dim: int
+    max_length: int | None
+
+    def __call__(self, inputs: SequenceInputs) -> Tensor:
+        """Returns [C, output_dim]; an empty window gives zeros."""
+        ...
+
+
+@runtime_checkable
+class SearchEncoder(Protocol):
+    """A sequence encoder in two stages: a search, and attention to what it found.
+
+    Built like a `SequenceEncoder`. The search sees every behaviour, without gradient; only what it
+    selects is looked up again with gradient, so that a table learns from selected rows alone.
     """
 
     output_dim: int
 
-    def __call__(self, inputs: SequenceInputs) -> Tensor:
-        """Returns [C, output_dim]; an empty window gives zeros."""
+    def search(self, inputs: SearchInputs) -> Tensor:
+        """Returns the selected behaviours, int64 [C, k] positions in N, -1 for none."""
+        ...
+
+    def __call__(self, inputs: SequenceInputs, index: Tensor) -> Tensor:
+        """Attends to the selected behaviours.
+
+        Args:
+            inputs: some of the behaviours, those of the index among them.
+            index: [C, k] positions in them, -1 for none.
+
+        Returns:
+            [C, output_dim], zeros where there is none.
+        """
         ...
 
 
@@ -100,6 +161,36 @@ class FeatureLayout:
     def take(self, embedded: Tensor, names: Sequence[str]) -> Tensor:
         """Returns some features of the shared embedding [C, D] side by side."""
         return torch.cat([embedded[:, self.columns(name)] for name in names], dim=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RegularizerInputs:
+    """What a regulariser sees of a training batch.
+
+    Attributes:
+        ids: all ids by key of the batch, as they were looked up.
+        vectors: [ids, D] the embedding of each of them.
+        items: [C, F] the candidate's item features.
+        item_ids: [C, I] its single-valued item ids, one column per field.
+        weights: [C] sample weights.
+    """
+
+    ids: Mapping[str, Tensor]
+    vectors: Mapping[str, Tensor]
+    items: Tensor
+    item_ids: Tensor
+    weights: Tensor
+
+
+class Regularizer(Protocol):
+    """Adds a term to the loss that reads embeddings, not predictions.
+
+    Built with `schema` and with `items`, the layout of the candidate's item features.
+    """
+
+    def __call__(self, inputs: RegularizerInputs) -> Tensor:
+        """Returns a scalar with its weight in the total loss, this rank's share of it."""
+        ...
 
 
 class Gate(Protocol):
@@ -170,4 +261,35 @@ class Objective(Protocol):
         self, logits: Mapping[str, Tensor], targets: Mapping[str, TaskTargets]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss, a scalar, and its named parts."""
+        ...
+
+
+class WeightedObjective(Objective, Protocol):
+    """An objective that is a weighted sum of its parts, so that another may weigh them anew."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Weights of parts in the loss; a part that is not named weighs 1."""
+        ...
+
+
+@runtime_checkable
+class AdaptiveObjective(Protocol):
+    """An objective that moves with training; its state is in buffers, equal on all ranks."""
+
+    def after_step(self) -> None:
+        """Called by all ranks after each optimizer step, however many batches were in it."""
+        ...
+
+    def report(self) -> dict[str, float]:
+        """Returns what the training record should show, by name."""
+        ...
+
+
+@runtime_checkable
+class FeatureObjective(Protocol):
+    """An objective that looks at the gradients of its parts where the tasks still share all."""
+
+    def watch(self, features: Tensor) -> None:
+        """Called in each forward with the head's input, [C, F], before the objective itself."""
         ...

@@ -6,7 +6,8 @@ sweep runs, every other override belongs to the training command, where a comma 
 `optimizer.dense_lr=tag(log,interval(1e-4,1e-2))`.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 
 from ranker.config import FIRST_PARTY_ROOTS, ConfigError, ConfigReader, build_train_job, to_plain
+from ranker.sweep.launcher import Launcher
 from ranker.sweep.options import SweepOptions
 from ranker.sweep.run import SweepJob
 from ranker.sweep.search import Search
@@ -39,7 +41,7 @@ def build_sweep(arguments: Sequence[str], configs: Path) -> SweepJob:
         overrides = OverridesParser.create().parse_overrides(list(arguments))
     except HydraException as error:
         raise ConfigError(f"the command cannot be read: {error}") from error
-    own = [o for o in overrides if o.key_or_group == "sweep" or o.key_or_group.startswith("sweep.")]
+    own = [o for o in overrides if re.match(r"sweep($|[./])", o.key_or_group)]
     training = [o for o in overrides if o not in own]
     for override in training:
         if override.key_or_group in _TAKEN:
@@ -47,14 +49,22 @@ def build_sweep(arguments: Sequence[str], configs: Path) -> SweepJob:
                 f"{override.key_or_group} is set by the sweep for every point; "
                 "give sweep.name and sweep.root instead"
             )
+    for override in own:
+        if override.key_or_group in ("sweep.launcher", "sweep.search"):
+            raise ConfigError(
+                f"{override.key_or_group} is a group; write sweep/launcher=slurm for a cluster, "
+                "sweep=optuna for a search"
+            )
     parameters = [_parameter(override) for override in training if override.is_sweep_override()]
     fixed = [_line(override) for override in training if not override.is_sweep_override()]
-    options, search = _read_sweep(
+    options, search, launcher = _read_sweep(
         _compose(configs, "sweep", [_line(override) for override in own])["sweep"],
         plugins=_plugins(fixed),
     )
     _check_points(configs, fixed, parameters)
-    return SweepJob(options=options, parameters=parameters, fixed=fixed, search=search)
+    return SweepJob(
+        options=options, parameters=parameters, fixed=fixed, search=search, launcher=launcher
+    )
 
 
 def _compose(configs: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -65,14 +75,19 @@ def _compose(configs: Path, name: str, overrides: Sequence[str]) -> dict[str, An
         raise ConfigError(f"{' '.join(overrides)}: {error}") from error
 
 
-def _read_sweep(config: dict[str, Any], plugins: Sequence[str]) -> tuple[SweepOptions, Search]:
-    rest = {key: value for key, value in config.items() if key != "search"}
-    reader = ConfigReader({"sweep": rest, "search": config.get("search")})
+def _read_sweep(
+    config: dict[str, Any], plugins: Sequence[str]
+) -> tuple[SweepOptions, Search, Callable[..., Launcher]]:
+    parts = ("search", "launcher")
+    rest = {key: value for key, value in config.items() if key not in parts}
+    reader = ConfigReader({"sweep": rest, **{part: config.get(part) for part in parts}})
+    roots = (*FIRST_PARTY_ROOTS, *plugins)
     options = reader.section("sweep", SweepOptions)
-    build = reader.factory("search", (*FIRST_PARTY_ROOTS, *plugins), Search, set())
+    search = reader.factory("search", roots, Search, set())
+    launcher = reader.factory("launcher", roots, Launcher, {"scripts", "fixed", "options"})
     reader.raise_errors()
     try:
-        return options, build()
+        return options, search(), launcher
     except ValueError as error:
         raise ConfigError(f"sweep.search: {error}") from error
 

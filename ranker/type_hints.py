@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 
@@ -12,6 +12,13 @@ def dataclass_in(hint: Any) -> type | None:
         if isinstance(argument, type) and dataclasses.is_dataclass(argument):
             return argument
     return None
+
+
+def built_by(hint: Any) -> type | None:
+    """Returns the class in `Callable[[], X]`, an argument that a nested _target_ builds."""
+    arguments = get_args(hint)
+    is_builder = get_origin(hint) is Callable and arguments[0] == []
+    return arguments[1] if is_builder else None
 
 
 def matches(value: Any, hint: Any) -> bool:

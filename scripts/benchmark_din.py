@@ -121,6 +121,7 @@ def train_ours(data: Path, run_root: Path) -> None:
     from ranker.config import build_train_job, to_plain
     from ranker.distributed import process_group
     from ranker.run_dir import claim_run_dir
+    from ranker.supervision.supervisor import supervise
     from ranker.trainer import Trainer
 
     class Measured(Trainer):
@@ -130,7 +131,7 @@ def train_ours(data: Path, run_root: Path) -> None:
             self.progress.last_evaluation = self.progress.step
 
         def _save(self) -> None:
-            pass
+            self._saved_step = self.progress.step
 
     torch.set_num_threads(1)
     overrides = [
@@ -140,8 +141,12 @@ def train_ours(data: Path, run_root: Path) -> None:
     ]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         job = build_train_job(to_plain(compose("train", overrides)))
-    with process_group("cpu") as process, claim_run_dir(job.run_dir, job.config) as run:
-        trainer = Measured(job, process, run)
+    with (
+        process_group("cpu") as process,
+        claim_run_dir(job.run_dir, job.config) as run,
+        supervise(run, process) as supervisor,
+    ):
+        trainer = Measured(job, process, run, supervisor)
         cpu, wall = time.process_time(), time.perf_counter()
         progress = trainer.fit()
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

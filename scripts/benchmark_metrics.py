@@ -1,12 +1,14 @@
 """Exact AUC, GAUC and the user bootstrap against scikit-learn and torchrec, in one process.
 
     OMP_NUM_THREADS=1 python scripts/benchmark_metrics.py --rows 1e7 --group-rows 1e6
+    OMP_NUM_THREADS=1 python scripts/benchmark_metrics.py --rows 1e8 --cold
 
 Prints CPU seconds (best of `--repeats`, peers once), the ratio to ours on the same arrays, and the
 difference in value. Ratios of one run are comparable between machines, seconds are not.
 """
 
 import argparse
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,6 +106,25 @@ def benchmark_auc(sample: Sample, repeats: int) -> None:
         )
 
 
+def benchmark_cold(rows: int) -> None:
+    """The first call of a process, which must touch fresh memory, and its peak."""
+    generator = np.random.default_rng(7)
+    logits, labels = np.empty(rows, dtype=np.float32), np.empty(rows, dtype=bool)
+    # a block at a time, or drawing would leave memory behind that is fresh no more
+    for start in range(0, rows, 1 << 20):
+        block = slice(start, start + (1 << 20))
+        labels[block] = generator.random(len(labels[block]), dtype=np.float32) < 0.1
+        logits[block] = generator.standard_normal(len(labels[block]), dtype=np.float32) - 2
+        logits[block] += 0.8 * labels[block]
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    value = ours_auc(logits, labels)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+    print(f"\nAUC, {rows:,} rows, first call: {value:.12f}")
+    print(f"  {user + system:.2f} CPU seconds, of which {system:.2f} in the kernel")
+    print(f"  peak memory of the process {after.ru_maxrss / 2**20:.2f} GiB, rows included")
+
+
 def loop_over_groups(sample: Sample) -> float:
     """GAUC as usually written: one scikit-learn call per user."""
     order = np.argsort(sample.users, kind="stable")
@@ -163,8 +184,12 @@ def main() -> None:
     parser.add_argument("--group-rows", type=float, default=1e6, help="rows of the GAUC loop")
     parser.add_argument("--replicates", type=int, default=200, help="of the bootstrap")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which ours is the best")
+    parser.add_argument("--cold", action="store_true", help="only the first call of the AUC")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.cold:
+        benchmark_cold(int(options.rows))
+        return
     large = draw_sample(int(options.rows), max(int(options.rows) // 50, 10))
     benchmark_auc(large, options.repeats)
     benchmark_gauc(large, options.repeats, with_loop=False)

@@ -79,7 +79,7 @@ def read_run_table(run: Path, source: Path, field_name: str) -> NDArray[np.float
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    from ranker.checkpoint import list_checkpoints, verify_checkpoint
+    from ranker.checkpoint_files import list_checkpoints, verify_checkpoint
     from ranker.safe_storage import TensorsOnlyLoadPlanner, TensorsOnlyReader
     from ranker_data.schema import read_schema
 

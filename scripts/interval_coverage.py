@@ -12,6 +12,7 @@ import argparse
 import math
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,18 @@ from ranker.metrics.auc import auc
 from ranker.metrics.bootstrap import (
     auc_statistic,
     cluster_index,
+    debiased_interval,
     gauc_statistic,
     paired_difference,
     percentile_interval,
     poisson_bootstrap,
 )
+from ranker.metrics.calibration import error_of_runs, expected_calibration_error
 from ranker.metrics.delong import delong_interval, delong_test
+from ranker.metrics.evaluation import EvaluationRows
 from ranker.metrics.gauc import group_aucs, summarize
+from ranker.metrics.resample import Resampler
+from ranker.metrics.roc import average_precision, average_precision_of_runs
 from ranker.metrics.runs import score_runs
 from ranker.metrics.value import Interval
 
@@ -155,6 +161,48 @@ def check_bootstrap(
     return [*coverage.values(), *rejections.values(), naive]
 
 
+def check_curves(num_datasets: int, num_users: int, num_replicates: int, seed: int) -> list[Tally]:
+    """Average precision, and the calibration error of probabilities that are off."""
+
+    def evaluation(sample: Sample) -> EvaluationRows:
+        chance = 1 / (1 + np.exp(1.4 - 0.8 * sample.first))
+        return EvaluationRows(
+            labels=sample.labels,
+            logits=sample.first,
+            probabilities=chance,
+            weights=None,
+            users=sample.users,
+            groups=sample.users,
+            requests=sample.users,
+            truth=None,
+        )
+
+    error = partial(error_of_runs, num_bins=20)
+    large = evaluation(draw_users(np.random.default_rng((seed, 3)), 300_000))
+    true_precision = float(average_precision(large.logits, large.labels))
+    true_error = float(expected_calibration_error(large.probabilities, large.labels))
+    precision = Tally(f"user bootstrap interval of PR-AUC, {num_users} users", COVERAGE_RANGE)
+    calibration = Tally(f"user bootstrap interval of ECE, {num_users} users", COVERAGE_RANGE)
+    for number in trange(num_datasets, desc="curves", disable=None):
+        rows = evaluation(draw_users(np.random.default_rng((seed, 4, number)), num_users))
+        resampler = Resampler(rows, *cluster_index(rows.users))
+        drawn = poisson_bootstrap(
+            {
+                "precision": resampler.of_logits(average_precision_of_runs),
+                "error": resampler.of_probabilities(error),
+            },
+            num_clusters=num_users,
+            num_replicates=num_replicates,
+            seed=number,
+        )
+        interval = percentile_interval(drawn["precision"], num_clusters=num_users)
+        precision.add(covers(interval, true_precision))
+        value = float(expected_calibration_error(rows.probabilities, rows.labels))
+        interval = debiased_interval(value, drawn["error"], num_clusters=num_users)
+        calibration.add(covers(interval, true_error))
+    return [precision, calibration]
+
+
 def resample(
     sample: Sample, num_replicates: int, seed: int
 ) -> tuple[dict[str, float], dict[str, Array]]:
@@ -180,6 +228,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--datasets", type=int, default=4000, help="simulated data sets a check")
+    parser.add_argument("--curve-datasets", type=int, default=1000, help="of PR-AUC and ECE")
     parser.add_argument("--rows", type=int, default=500, help="independent rows of a data set")
     parser.add_argument("--users", type=int, default=300, help="users of a data set")
     parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap")
@@ -187,6 +236,7 @@ def main() -> int:
     options = parser.parse_args()
     tallies = check_delong(options.datasets, options.rows, options.seed)
     tallies += check_bootstrap(options.datasets, options.users, options.replicates, options.seed)
+    tallies += check_curves(options.curve_datasets, options.users, options.replicates, options.seed)
     for tally in tallies:
         print(tally)
     return 0 if all(tally.holds for tally in tallies) else 1

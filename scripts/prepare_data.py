@@ -3,6 +3,7 @@
 python scripts/prepare_data.py dataset=synthetic out=datasets/synthetic
 python scripts/prepare_data.py dataset=ebnerd source=<original files> out=datasets/ebnerd
 python scripts/prepare_data.py dataset=movielens source=<original files> out=datasets/movielens
+python scripts/prepare_data.py dataset=custom source=<folder> out=datasets/shop engine=spark
 """
 
 import json
@@ -20,7 +21,7 @@ def prepare(config: DictConfig) -> None:
     from ranker_data.layout import STATS_FILE
 
     job = build_prepare_job(to_plain(config))
-    job.converter.prepare(job.source, job.out)
+    job.converter.prepare(job.source, job.out, job.engine)
     stats = json.loads((job.out / STATS_FILE).read_text())
     print(json.dumps(stats, indent=1))
     print(f"prepared {job.out}")

@@ -5,6 +5,8 @@ python scripts/sweep.py -m experiment=synthetic_din dataset.path=datasets/synthe
 python scripts/sweep.py -m sweep=optuna sweep.name=rates sweep.search.num_points=30
     experiment=synthetic_din dataset.path=datasets/synthetic
     'optimizer.dense_lr=tag(log,interval(1e-4,1e-2))'
+python scripts/sweep.py -m sweep/launcher=slurm sweep.launcher.partition=gpu sweep.launcher.gpus=1
+    sweep.name=second sweep.workers=20 experiment=... seed=0,1,2
 
 Values are swept in Hydra's multirun grammar; the keys of the training command are those of
 scripts/train.py, and sweep.* says how the sweep runs (configs/sweep/). Launch the same command
@@ -21,15 +23,16 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 def sweep(arguments: list[str], *, multirun: bool) -> None:
     """Runs, or only lists, the sweep that the arguments name."""
-    from ranker.sweep.launcher import LocalLauncher
     from ranker.sweep.run import run_sweep
     from ranker.sweep.space import grid_points
     from ranker.sweep_config import build_sweep
 
     job = build_sweep(arguments, PROJECT / "configs")
     if multirun:
-        launcher = LocalLauncher(scripts=PROJECT / "scripts", fixed=job.fixed, options=job.options)
-        run_sweep(job, launcher)
+        run_sweep(
+            job,
+            job.launcher(scripts=PROJECT / "scripts", fixed=job.fixed, options=job.options),
+        )
         return
     if any(parameter.is_range for parameter in job.parameters):
         print(

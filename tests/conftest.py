@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,10 @@ from ranker_data.layout import (
     samples_path,
 )
 from ranker_data.schema import Field, Label, Schema, Table, Task, write_schema
+
+# how long an example takes says more about the machine than about the code
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 

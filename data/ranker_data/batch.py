@@ -26,7 +26,7 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-BEHAVIOR_PREFIX = "behavior."
+from ranker_data.batch_keys import BEHAVIOR_PREFIX as BEHAVIOR_PREFIX
 
 
 @dataclasses.dataclass
@@ -40,6 +40,7 @@ class RankingBatch(Pipelineable):  # type: ignore[misc]
             user, behaviour or candidate.
         bag_lengths: for each multi-valued key, how many ids each user [U], behaviour [N] or
             candidate [C] has.
+        bag_weights: for each weighted key, the weight of each of its ids, in their order.
         user_dense: [U, F] raw floats of the user's dense fields, in schema order.
         behavior_dense: [N, F] raw floats of the behaviours' dense fields.
         candidate_dense: [C, F] raw floats of item and context dense fields.
@@ -57,6 +58,7 @@ class RankingBatch(Pipelineable):  # type: ignore[misc]
 
     ids: KeyedJaggedTensor
     bag_lengths: dict[str, Tensor]
+    bag_weights: dict[str, Tensor]
     user_dense: Tensor
     behavior_dense: Tensor
     candidate_dense: Tensor

@@ -38,9 +38,10 @@ def plain(column: Column) -> Array:
 
 def expand_ranges(begins: IntArray, lengths: IntArray) -> IntArray:
     """Returns the concatenation of the ranges [begin, begin + length)."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(begins - (ends - lengths), lengths)
+    offsets = offsets_of(lengths)
+    index = np.repeat(begins - offsets[:-1], lengths)
+    index += np.arange(len(index))
+    return index
 
 
 def take(column: Column, rows: IntArray) -> Column:
@@ -52,27 +53,12 @@ def take(column: Column, rows: IntArray) -> Column:
     return Ragged(offsets_of(lengths), values)
 
 
-def concatenate(columns: list[Column]) -> Column:
-    """Stacks columns of the same kind."""
-    if len(columns) == 1:
-        return columns[0]
-    plain: list[Array] = []
-    ragged: list[Ragged] = []
-    for column in columns:
-        if isinstance(column, Ragged):
-            ragged.append(column)
-        else:
-            plain.append(column)
-    if not ragged:
-        return np.concatenate(plain)
-    assert not plain
-    lengths = np.concatenate([column.lengths for column in ragged])
-    return Ragged(offsets_of(lengths), np.concatenate([column.values for column in ragged]))
-
-
 def offsets_of(lengths: IntArray) -> IntArray:
     """Returns [0, l0, l0 + l1, ...]."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+    ends = np.empty(len(lengths) + 1, np.int64)
+    ends[0] = 0
+    np.cumsum(lengths, out=ends[1:])
+    return ends
 
 
 def from_arrow(array: pa.ChunkedArray) -> Column:

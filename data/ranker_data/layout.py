@@ -10,11 +10,12 @@ user's events that are strictly earlier than the sample, so a sample's history i
 history_end) of its user.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
 
-from ranker_data.schema import Field, Schema
+from ranker_data.schema import WEIGHTS_SUFFIX, Field, Schema
 
 STATS_FILE = "stats.json"
 SPLITS = ("train", "valid", "test")
@@ -47,7 +48,7 @@ def samples_path(root: Path, split: str, part: int) -> Path:
 def behaviors_arrow_schema(schema: Schema) -> pa.Schema:
     """Returns the columns of a behaviours file."""
     columns = dict(BEHAVIOR_KEYS)
-    columns.update({field.name: _arrow_type(field) for field in schema.behaviors})
+    columns.update(field_columns(schema.behaviors))
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
 
 
@@ -57,8 +58,8 @@ def samples_arrow_schema(schema: Schema) -> pa.Schema:
     They are keys, fields, labels (nullable), weight and true probabilities.
     """
     columns = {name: pa.field(name, kind, nullable=False) for name, kind in SAMPLE_KEYS.items()}
-    for field in schema.fields:
-        columns[field.name] = pa.field(field.name, _arrow_type(field), nullable=False)
+    for name, kind in field_columns(schema.fields).items():
+        columns[name] = pa.field(name, kind, nullable=False)
     for label in schema.labels:
         columns[label.name] = pa.field(label.name, pa.float32())
     columns["weight"] = pa.field("weight", pa.float32(), nullable=False)
@@ -73,7 +74,19 @@ def truth_columns(schema: Schema) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
-def _arrow_type(field: Field) -> pa.DataType:
-    if field.kind == "dense":
-        return pa.float32()
-    return pa.list_(pa.int64()) if field.kind == "ids" else pa.int64()
+def weights_column(field: Field) -> str:
+    """Returns the column with the weights of a weighted field's ids."""
+    return f"{field.name}{WEIGHTS_SUFFIX}"
+
+
+def field_columns(fields: Iterable[Field]) -> dict[str, pa.DataType]:
+    """Returns the columns of fields, in their order; a weighted field has two."""
+    columns: dict[str, pa.DataType] = {}
+    for field in fields:
+        columns[field.name] = _ARROW_TYPES[field.kind]
+        if field.weighted:
+            columns[weights_column(field)] = pa.list_(pa.float32())
+    return columns
+
+
+_ARROW_TYPES = {"id": pa.int64(), "ids": pa.list_(pa.int64()), "dense": pa.float32()}

@@ -1,53 +1,43 @@
-"""Streams `RankingBatch`es of one split in an order that does not depend on the number of ranks.
+"""Streams `RankingBatch`es of one split in an order that does not depend on the machine.
 
 The position in the data is (epoch, step): `RankingLoader.batches(epoch, first_step)` continues
-anywhere without reading what came before, on any world size that divides the number of streams.
+anywhere without reading what came before, on any world size that divides the number of streams and
+with any number of workers.
 """
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import numpy as np
-
+from ranker_data.arena import ArenaPool
+from ranker_data.background import in_background
 from ranker_data.batch import RankingBatch
+from ranker_data.block import Block
+from ranker_data.cache import CachedStore
 from ranker_data.collate import Collator
-from ranker_data.columns import IntArray
+from ranker_data.cut import BlockCutter
 from ranker_data.layout import behaviors_arrow_schema, samples_arrow_schema
-from ranker_data.reader import DataError, check_footers, list_parts
+from ranker_data.options import LoaderOptions as LoaderOptions
+from ranker_data.reader import DataError, PartSize, check_footers, list_parts
 from ranker_data.schema import Schema
-from ranker_data.shard import Shard, read_shard
-from ranker_data.streams import StreamPlan, shuffle_parts, shuffle_rows, streams_of
+from ranker_data.source import BatchSource
+from ranker_data.store import MemoryStore, PackedStore
+from ranker_data.streams import StreamPlan, default_num_streams, streams_of
+from ranker_data.workers import Span, WorkerPool
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoaderOptions:
-    """How batches are cut.
-
-    Attributes:
-        batch_size: rows of a global batch, over all ranks.
-        max_length: a sample sees at most this many of its latest behaviours.
-        num_streams: logical streams; a multiple of the world size. The sample order depends on it.
-        samples_per_user: how many samples of one user stay together when rows are shuffled; 1 is
-            the usual row shuffle.
-    """
-
-    batch_size: int
-    max_length: int
-    num_streams: int = 16
-    samples_per_user: int = 1
-
-    def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+# so many rows hide the cost of the calls that build a block
+_BLOCK_ROWS = 8192
+# no more behaviours than these in a block, unless one batch alone has more
+_BLOCK_BEHAVIORS = 4_000_000
+# pinned batches that wait for the GPU
+_PINNED_AHEAD = 2
 
 
 class RankingLoader:
     """Reads one split of a prepared data set.
 
-    Memory holds one *generation* at a time (two around a border): the g-th part of each stream that
-    this rank reads, with its share of the event log. More parts than streams means less memory.
+    Without a cache, memory holds one *generation* at a time (two around a border): the g-th part of
+    each stream that this rank reads, with its share of the event log. More parts than streams means
+    less memory. With a cache, the kernel keeps the pages that are in use.
 
     Args:
         root: the prepared data set.
@@ -59,6 +49,8 @@ class RankingLoader:
             order and visit every row exactly once (evaluation).
         rank: of this process.
         world_size: number of processes.
+        pin_memory: give batches in pinned memory, from which copies to a GPU run beside the
+            computation; a thread builds and pins them.
     """
 
     def __init__(
@@ -72,44 +64,68 @@ class RankingLoader:
         shuffle: bool,
         rank: int,
         world_size: int,
+        pin_memory: bool = False,
     ) -> None:
-        self.root, self.schema, self.split = root, schema, split
-        self.samples_per_user, self.seed, self.shuffle = options.samples_per_user, seed, shuffle
-        batch_size, num_streams = options.batch_size, options.num_streams
-        folder = root / "samples" / split
-        sample_files = list_parts(folder)
-        behavior_files = list_parts(root / "behaviors")
-        if len(sample_files) != len(behavior_files):
-            raise DataError(
-                f"{folder} has {len(sample_files)} parts but {root / 'behaviors'} has "
-                f"{len(behavior_files)}; "
-                "samples and behaviors must be prepared together"
-            )
-        sizes = check_footers(sample_files, samples_arrow_schema(schema))
-        check_footers(behavior_files, behaviors_arrow_schema(schema))
-        if num_streams > len(sizes):
+        self._pin_memory = pin_memory
+        self._options, self._split, self._rank = options, split, rank
+        samples, events = _read_sizes(root, schema, split)
+        num_streams = options.num_streams or default_num_streams(len(samples))
+        if num_streams > len(samples):
             raise ValueError(
                 f"loader.num_streams ({num_streams}) must not exceed the number of parts "
-                f"({len(sizes)}) of {root}; "
-                "lower loader.num_streams or prepare the data with more parts"
+                f"({len(samples)}) of {root}; lower loader.num_streams, leave it null, or prepare "
+                "the data with more parts"
             )
         self.plan = StreamPlan(
-            part_sizes=tuple(sizes),
+            part_sizes=tuple(part.num_rows for part in samples),
             num_streams=num_streams,
-            batch_size=batch_size,
+            batch_size=options.batch_size,
             drop_last=shuffle,
         )
         if self.plan.num_steps == 0:
             raise DataError(
                 f"split {split!r} of {root} has {self.plan.num_rows} rows, less than one "
-                f"batch of {batch_size}; "
-                "lower loader.batch_size or prepare more data"
+                f"batch of {options.batch_size}; lower loader.batch_size or prepare more data"
             )
-        self.rank, self.world_size = rank, world_size
-        self.streams = streams_of(num_streams, rank, world_size)
-        self.collate = Collator(schema, max_length=options.max_length)
-        # the last generation read, because one generation often is the whole split
-        self._cached: tuple[tuple[int, ...], Shard] | None = None
+        streams = streams_of(num_streams, rank, world_size)
+        store: PackedStore
+        if options.cache_dir is None:
+            store = MemoryStore(
+                root=root,
+                schema=schema,
+                split=split,
+                samples=samples,
+                events=events,
+                streams=[self.plan.parts_of(stream) for stream in streams],
+            )
+        else:
+            store = CachedStore(
+                root=root,
+                schema=schema,
+                split=split,
+                samples=samples,
+                events=events,
+                cache_dir=Path(options.cache_dir),
+            )
+        self._source = BatchSource(
+            store=store,
+            collate=Collator(schema, max_length=options.max_length),
+            plan=self.plan,
+            streams=streams,
+            shuffle=shuffle,
+            seed=seed,
+            samples_per_user=options.samples_per_user,
+        )
+        self._cut = BlockCutter(schema)
+        self._arenas = ArenaPool()
+        rows = -(-options.batch_size // world_size)
+        rows_of_block = min(_BLOCK_ROWS, _BLOCK_BEHAVIORS // options.max_length)
+        self._steps_per_block = max(1, rows_of_block // rows)
+
+    @property
+    def max_behaviors(self) -> int | None:
+        """The budget of a batch, which whoever computes keeps by splitting; None for none."""
+        return self._options.max_behaviors
 
     @property
     def num_steps(self) -> int:
@@ -117,106 +133,65 @@ class RankingLoader:
         return self.plan.num_steps
 
     def check(self) -> None:
-        """Reads and checks every part that this rank owns: bad values show before training does.
+        """Reads and checks every part that this rank owns, or packs it into the cache.
+
+        Bad values show before training does. What is in the cache was checked when it was packed.
 
         Raises:
             DataError: names the file, column, row and rule.
         """
-        window = _Window(self, epoch=0)
-        for generation in range(max(len(parts) for parts in window.parts)):
-            window.load((generation,))
+        self._source.check()
 
     def batches(self, epoch: int = 0, first_step: int = 0) -> Iterator[RankingBatch]:
-        """Yields this rank's share of the global batches of an epoch, from `first_step` on."""
-        window = _Window(self, epoch)
-        position = self.plan.positions(first_step)[self.streams]
-        for step in range(first_step, self.num_steps):
-            following = self.plan.positions(step + 1)[self.streams]
-            yield self._build(window, position, following)
-            position = following
+        """Iterates over this rank's share of the global batches of an epoch, from `first_step` on.
 
-    def _build(self, window: "_Window", begin: IntArray, end: IntArray) -> RankingBatch:
-        if (end > begin).any():
-            return self.collate(*window.rows(begin, end))
-        # a rank must not have an empty batch: one row of weight 0 keeps the collectives in step
-        part = int(np.argmax(self.plan.part_sizes))
-        return self.collate(self.read((part,)), np.zeros(1, np.int64), padding=1)
+        Raises:
+            DataError: a file breaks the contract of the schema.
+            DataWorkerError: a worker died, failed or does not answer.
+        """
+        batches = self._cut_blocks(epoch, first_step)
+        if self._pin_memory:
+            return in_background(batches, RankingBatch.pin_memory, ahead=_PINNED_AHEAD)
+        return batches
 
-    def parts(self, stream: int, epoch: int) -> list[int]:
-        """Returns the parts of a stream in the order of this epoch."""
-        parts = self.plan.parts_of(stream)
-        if not self.shuffle:
-            return parts
-        return shuffle_parts(parts, seed=self.seed, epoch=epoch, stream=stream)
+    def _cut_blocks(self, epoch: int, first_step: int) -> Generator[RankingBatch, None, None]:
+        build = self._build_in_workers if self._options.num_workers else self._build_here
+        for block in build(epoch, first_step):
+            yield from self._cut(block)
 
-    def order(self, shard: Shard, slot: int, part: int, epoch: int) -> IntArray:
-        """Returns the rows of a part, the `slot`-th of the shard, in the order of this epoch."""
-        low, high = shard.part_offsets[slot : slot + 2]
-        if not self.shuffle:
-            return np.arange(low, high)
-        user = shard.plain("user")[low:high]
-        return low + shuffle_rows(
-            user, samples_per_user=self.samples_per_user, seed=self.seed, epoch=epoch, part=part
+    def _build_here(self, epoch: int, first_step: int) -> Iterator[Block]:
+        for span in self._spans(epoch, first_step, self._steps_per_block):
+            yield self._source.build(*span, self._arenas.borrow())
+
+    def _build_in_workers(self, epoch: int, first_step: int) -> Iterator[Block]:
+        options = self._options
+        # one block is built while the one before it is waiting
+        steps = max(1, min(self._steps_per_block, options.prefetch // 2))
+        with WorkerPool(
+            self._source,
+            num_workers=options.num_workers,
+            ahead=max(1, options.prefetch // steps),
+            timeout_seconds=options.worker_timeout_seconds,
+            name=f"split {self._split!r} on rank {self._rank}",
+        ) as pool:
+            yield from pool.blocks(self._spans(epoch, first_step, steps))
+
+    def _spans(self, epoch: int, first_step: int, steps: int) -> Iterator[Span]:
+        for begin in range(first_step, self.num_steps, steps):
+            yield epoch, begin, min(begin + steps, self.num_steps)
+
+
+def _read_sizes(root: Path, schema: Schema, split: str) -> tuple[list[PartSize], list[PartSize]]:
+    """Checks all footers and returns the sizes of the samples' and of the events' parts."""
+    folder = root / "samples" / split
+    sample_files = list_parts(folder)
+    behavior_files = list_parts(root / "behaviors")
+    if len(sample_files) != len(behavior_files):
+        raise DataError(
+            f"{folder} has {len(sample_files)} parts but {root / 'behaviors'} has "
+            f"{len(behavior_files)}; samples and behaviors must be prepared together"
         )
-
-    def read(self, parts: tuple[int, ...]) -> Shard:
-        """Reads parts, or returns them if they are the last ones read."""
-        if self._cached is None or self._cached[0] != parts:
-            self._cached = None
-            self._cached = (parts, read_shard(self.root, self.schema, self.split, parts))
-        return self._cached[1]
-
-
-class _Window:
-    """The generations of an epoch that the current batch draws from.
-
-    Streams advance in proportion to their sizes, so a batch touches one generation, or two around a
-    border.
-    """
-
-    def __init__(self, loader: RankingLoader, epoch: int) -> None:
-        self.loader, self.epoch = loader, epoch
-        self.parts = [loader.parts(stream, epoch) for stream in loader.streams]
-        sizes = loader.plan.part_sizes
-        # [stream][generation] stream position at which the part begins, and the stream's end
-        self.begins = [np.cumsum([0] + [sizes[p] for p in parts]) for parts in self.parts]
-        self.generations: tuple[int, ...] = ()
-        self.shard: Shard | None = None
-        self.orders: dict[tuple[int, int], IntArray] = {}
-
-    def rows(self, begin: IntArray, end: IntArray) -> tuple[Shard, IntArray]:
-        """Returns a shard, and the rows of it that stand at [begin, end) of each stream."""
-        pieces = []
-        for stream, (low, high) in enumerate(zip(begin, end, strict=True)):
-            begins = self.begins[stream]
-            first = int(np.searchsorted(begins, low, side="right")) - 1
-            for generation in range(first, len(begins) - 1):
-                if begins[generation] >= high:
-                    break
-                start = max(low, begins[generation]) - begins[generation]
-                stop = min(high, begins[generation + 1]) - begins[generation]
-                if stop > start:
-                    pieces.append((generation, stream, start, stop))
-        self.load(tuple(sorted({piece[0] for piece in pieces})))
-        assert self.shard is not None
-        chosen = [self.orders[g, stream][start:stop] for g, stream, start, stop in pieces]
-        return self.shard, np.concatenate(chosen)
-
-    def load(self, generations: tuple[int, ...]) -> None:
-        if set(generations) <= set(self.generations):
-            return
-        slots = [
-            (generation, stream, parts[generation])
-            for generation in generations
-            for stream, parts in enumerate(self.parts)
-            if generation < len(parts)
-        ]
-        # sorted, so that epochs with one generation find it in memory
-        slots.sort(key=lambda slot: slot[2])
-        self.shard = None
-        self.shard = self.loader.read(tuple(part for _, _, part in slots))
-        self.generations = generations
-        self.orders = {
-            (generation, stream): self.loader.order(self.shard, i, part, self.epoch)
-            for i, (generation, stream, part) in enumerate(slots)
-        }
+    return (
+        check_footers(sample_files, samples_arrow_schema(schema)),
+        check_footers(behavior_files, behaviors_arrow_schema(schema)),
+    )

@@ -4,8 +4,9 @@ Each error names the file, the column, the first bad row and value, the rule and
 are read with page checksums verified, because a flipped bit in a page otherwise reads as data.
 """
 
+import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,31 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ranker_data.columns import Array, Column, Ragged, from_arrow, plain
-from ranker_data.layout import behaviors_arrow_schema, samples_arrow_schema
-from ranker_data.schema import Field, Schema
+from ranker_data.layout import (
+    BEHAVIOR_KEYS,
+    behaviors_arrow_schema,
+    samples_arrow_schema,
+    weights_column,
+)
+from ranker_data.schema import Field, Schema, Table
 
 
 class DataError(ValueError):
     """Data that breaks the contract of its schema."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PartSize:
+    """What the footer of a file says.
+
+    Attributes:
+        num_rows: rows.
+        num_values: column of lists -> number of values in all its lists, or a few more (an empty
+            list may count as one).
+    """
+
+    num_rows: int
+    num_values: Mapping[str, int]
 
 
 def list_parts(folder: Path) -> list[Path]:
@@ -39,27 +59,41 @@ def list_parts(folder: Path) -> list[Path]:
     return paths
 
 
-def check_footers(paths: Sequence[Path], expected: pa.Schema) -> list[int]:
-    """Checks files and columns without reading any row, and returns the row counts.
+def check_footers(paths: Sequence[Path], expected: pa.Schema) -> list[PartSize]:
+    """Checks files and columns without reading any row, and returns the sizes.
 
     Raises:
         DataError: lists every bad file, not only the first.
     """
-    problems, rows = [], []
+    problems, sizes = [], []
     for path in paths:
         try:
             with pq.ParquetFile(path) as file:
-                problems += _column_problems(path, file.schema_arrow, expected)
-                rows.append(file.metadata.num_rows)
+                problems += column_problems(path, file.schema_arrow, expected)
+                sizes.append(PartSize(file.metadata.num_rows, _num_values(file, expected)))
         except (OSError, pa.ArrowInvalid) as error:
             problems.append(f"{path} is not a readable Parquet file ({error})")
     if problems:
         listed = "\n  ".join(problems)
         raise DataError(f"{len(problems)} problem(s) in {len(paths)} data files:\n  {listed}")
-    return rows
+    return sizes
 
 
-def _column_problems(path: Path, found: pa.Schema, expected: pa.Schema) -> list[str]:
+def _num_values(file: pq.ParquetFile, expected: pa.Schema) -> dict[str, int]:
+    counts = {field.name: 0 for field in expected if pa.types.is_list(field.type)}
+    for group in range(file.metadata.num_row_groups if counts else 0):
+        columns = file.metadata.row_group(group)
+        for i in range(columns.num_columns):
+            column = columns.column(i)
+            # <name>.list.element
+            name = column.path_in_schema.rsplit(".", 2)[0]
+            if name in counts:
+                counts[name] += column.num_values
+    return counts
+
+
+def column_problems(path: Path, found: pa.Schema, expected: pa.Schema) -> list[str]:
+    """Returns what is wrong with a file's columns; further columns do no harm."""
     problems = []
     for field in expected:
         if found.names.count(field.name) > 1:
@@ -115,6 +149,11 @@ def read_columns(path: Path, expected: pa.Schema) -> dict[str, Column]:
             )
         if pa.types.is_floating(field.type):
             _check_not_nan(path, field.name, array)
+        # converted, a null among integers would be a NaN
+        if pa.types.is_list(field.type) and pc.list_flatten(array).null_count:
+            raise DataError(
+                f"{path}: column {field.name!r} has a null in a list; leave it out, or use id 0"
+            )
         columns[field.name] = from_arrow(array)
     return columns
 
@@ -132,6 +171,9 @@ def read_samples(path: Path, schema: Schema) -> dict[str, Column]:
     """Reads and checks one samples file."""
     columns = read_columns(path, samples_arrow_schema(schema))
     check_ids(path, columns, schema.fields, schema)
+    for field in schema.fields:
+        if field.weighted:
+            _check_weights(path, columns, field)
     for label in schema.labels:
         values = plain(columns[label.name])
         defined = ~np.isnan(values)
@@ -161,6 +203,15 @@ def read_behaviors(path: Path, schema: Schema) -> dict[str, Column]:
     return columns
 
 
+def read_event_keys(path: Path, schema: Schema) -> dict[str, Column]:
+    """Reads and checks user and time of one behaviours file."""
+    expected = behaviors_arrow_schema(schema)
+    keys = pa.schema([expected.field(name) for name in BEHAVIOR_KEYS])
+    columns = read_columns(path, keys)
+    _check_sorted(path, plain(columns["user"]), plain(columns["time"]))
+    return columns
+
+
 def check_ids(
     path: Path, columns: dict[str, Column], fields: Sequence[Field], schema: Schema
 ) -> None:
@@ -168,15 +219,47 @@ def check_ids(
     for field in fields:
         column = columns[field.name]
         values = column.values if isinstance(column, Ragged) else column
+        if field.table is not None and schema.table(field.table).out_of_range != "error":
+            columns[field.name] = _moved_into_range(column, schema.table(field.table))
+            continue
         if field.table is None:
             _check(path, field.name, values, ~np.isfinite(values), "a dense value must be finite")
             continue
         size = schema.table(field.table).num_embeddings
+        if size is None:
+            rule = f"ids of table {field.table!r}, which has no vocabulary, must not be negative"
+            _check(path, field.name, values, values < 0, rule)
+            continue
         rule = (
             f"ids of table {field.table!r} must be in [0, {size}); "
-            "raise its num_embeddings or map the id to 0"
+            "raise its num_embeddings, or set its out_of_range to oov or hash"
         )
         _check(path, field.name, values, (values < 0) | (values >= size), rule)
+
+
+def _moved_into_range(column: Column, table: Table) -> Column:
+    """Gives ids that the table does not have id 0, or the id of another value."""
+    values = column.values if isinstance(column, Ragged) else column
+    size = table.num_embeddings
+    outside = values < 0 if size is None else (values < 0) | (values >= size)
+    if not outside.any():
+        return column
+    # the remainder of a negative number is not negative either
+    other = 1 + values % (size - 1) if table.out_of_range == "hash" and size is not None else 0
+    moved = np.where(outside, other, values)
+    return Ragged(column.offsets, moved) if isinstance(column, Ragged) else moved
+
+
+def _check_weights(path: Path, columns: dict[str, Column], field: Field) -> None:
+    name = weights_column(field)
+    ids, weights = columns[field.name], columns[name]
+    assert isinstance(ids, Ragged)
+    assert isinstance(weights, Ragged)
+    rule = f"every id of {field.name!r} needs one weight"
+    lengths = weights.lengths
+    _check(path, name, lengths, lengths != ids.lengths, rule)
+    bad = (weights.values < 0) | ~np.isfinite(weights.values)
+    _check(path, name, weights.values, bad, "a weight must be finite and not negative")
 
 
 def _check_sorted(path: Path, user: Array, time: Array) -> None:

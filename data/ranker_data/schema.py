@@ -21,10 +21,13 @@ import yaml
 
 FORMAT_VERSION = 1
 SCHEMA_FILE = "schema.yaml"
+# of the column with the weights of a weighted field's ids
+WEIGHTS_SUFFIX = ".weight"
 
 Side = Literal["user", "item", "context"]
 Kind = Literal["id", "ids", "dense"]
 TimeUnit = Literal["s", "ms", "us"]
+OutOfRange = Literal["error", "oov", "hash"]
 
 
 class SchemaError(ValueError):
@@ -33,10 +36,18 @@ class SchemaError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """An id space: ids are in [0, num_embeddings); id 0 means unknown or missing."""
+    """An id space: ids are in [0, num_embeddings); id 0 means unknown or missing.
+
+    `num_embeddings` null is an id space without a vocabulary: any id that is not negative. The
+    model hashes such ids into as many rows as its configuration says.
+
+    `out_of_range` says what becomes of ids that the table does not have: "error", "oov" (id 0) or
+    "hash" (the remainder, an id of another value).
+    """
 
     name: str
-    num_embeddings: int
+    num_embeddings: int | None
+    out_of_range: OutOfRange = "error"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +57,8 @@ class Field:
     `kind` is "id" (one id), "ids" (a list of ids, pooled) or "dense" (one float, standardised by
     the model with `mean` and `std`, which were measured on the training rows). A field of `side`
     "user" is constant per user over the whole data set; "item" and "context" fields may differ from
-    sample to sample.
+    sample to sample. The ids of a `weighted` field of the samples have a weight each, in the column
+    `<name>.weight`, and are pooled to their weighted mean; weights are finite and not negative.
     """
 
     name: str
@@ -55,6 +67,7 @@ class Field:
     table: str | None = None
     mean: float = 0.0
     std: float = 1.0
+    weighted: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,8 +189,10 @@ def _find_problems(schema: Schema) -> Iterable[str]:
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"{group}: {name!r} is there twice"
     for table in schema.tables:
-        if table.num_embeddings < 1:
+        if table.num_embeddings is not None and table.num_embeddings < 1:
             yield f"tables.{table.name}: num_embeddings is {table.num_embeddings}, must be >= 1"
+        if table.out_of_range == "hash" and (table.num_embeddings or 0) < 2:
+            yield f"tables.{table.name}: out_of_range is 'hash', which needs num_embeddings >= 2"
     for field in (*schema.fields, *schema.behaviors):
         if field.name in RESERVED_COLUMNS or field.name in labels:
             yield f"field {field.name!r} uses the name of another column"
@@ -186,10 +201,16 @@ def _find_problems(schema: Schema) -> Iterable[str]:
         if field.kind != "dense" and field.table not in tables:
             hint = _suggest(str(field.table), tables)
             yield f"field {field.name!r}: table {field.table!r} is unknown{hint}"
+        if field.weighted and field.kind != "ids":
+            yield f"field {field.name!r} of kind {field.kind!r} cannot be weighted; only ids can"
+        if field.name.endswith(WEIGHTS_SUFFIX):
+            yield f"field {field.name!r} may not end in {WEIGHTS_SUFFIX!r}, the name for weights"
         if field.std <= 0:
             yield f"field {field.name!r}: std must be positive, got {field.std}"
     by_name = {field.name: field for field in schema.fields}
     for field in schema.behaviors:
+        if field.weighted:
+            yield f"behavior {field.name!r} cannot be weighted; only fields of samples can"
         twin = by_name.get(field.name)
         if (
             twin is not None
@@ -268,6 +289,9 @@ def read_schema(root: Path) -> Schema:
     return schema
 
 
+_CHOICES = {"kind": Kind, "side": Side, "time_unit": TimeUnit, "out_of_range": OutOfRange}
+
+
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise SchemaError(f"{where} must be a mapping, got {type(value).__name__}")
@@ -282,7 +306,7 @@ def _build(cls: type, value: Any, where: str) -> Any:
     for key, field in known.items():
         if key not in value and field.default is dataclasses.MISSING:
             raise SchemaError(f"{where}: key {key!r} is missing")
-    for key, choices in (("kind", Kind), ("side", Side), ("time_unit", TimeUnit)):
+    for key, choices in _CHOICES.items():
         if key in value and key in known and value[key] not in get_args(choices):
             raise SchemaError(
                 f"{where}: {key} is {value[key]!r}, must be one of {get_args(choices)}"

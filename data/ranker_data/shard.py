@@ -1,75 +1,68 @@
-"""Parts of a data set in memory, and the batches that are cut out of them.
-
-A shard holds the samples of some parts of a split and the event log of the same parts. Rows are
-addressed by one index over all its parts, so one gather serves a batch however many streams it
-draws from.
-"""
+"""One part of a data set in memory: its samples, its events, and who may see what; checked."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ranker_data.columns import Array, Column, IntArray, concatenate, plain
+from ranker_data.columns import Array, Column, IntArray, plain
 from ranker_data.layout import behaviors_path, samples_path
-from ranker_data.reader import DataError, read_behaviors, read_samples
+from ranker_data.reader import DataError, read_behaviors, read_event_keys, read_samples
 from ranker_data.schema import Schema
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Samples and events in memory.
+    """Samples and events of a part.
 
     Attributes:
         samples: sample columns, each of n rows; rows of one user are adjacent.
         behaviors: event columns.
         first_event: [n] row of the first event of the sample's user.
         end_event: [n] row behind the last event that the sample may see.
-        part_offsets: first sample row of each of the shard's parts, in the order they were given,
-            and n.
     """
 
     samples: dict[str, Column]
     behaviors: dict[str, Column]
     first_event: IntArray
     end_event: IntArray
-    part_offsets: IntArray
 
     def plain(self, name: str) -> Array:
         """Returns a sample column that holds one value a row."""
         return plain(self.samples[name])
 
 
-def read_shard(root: Path, schema: Schema, split: str, parts: Sequence[int]) -> Shard:
-    """Reads and checks the given parts of a split.
+def read_shard(
+    root: Path, schema: Schema, split: str, part: int, *, event_fields: bool = True
+) -> Shard:
+    """Reads and checks a part of a split.
+
+    Args:
+        root: the prepared data set.
+        schema: of the data set.
+        split: "train", "valid" or "test".
+        part: number of the part.
+        event_fields: read the events' fields too, not only their users and times.
 
     Raises:
         DataError: a file breaks the contract of the schema, a sample refers to events that are not
-        there, or it
-            sees an event that is not strictly earlier than itself.
+            there, sees an event that is not strictly earlier than itself, or sees less than an
+            earlier sample of its user.
     """
-    pieces = [_read_part(root, schema, split, part) for part in parts]
-    assert pieces
-    event_base = np.cumsum([0] + [len(piece.behaviors["time"]) for piece in pieces])
-    sample_base = np.cumsum([0] + [len(piece.first_event) for piece in pieces])
-    return Shard(
-        samples={k: concatenate([p.samples[k] for p in pieces]) for k in pieces[0].samples},
-        behaviors={k: concatenate([p.behaviors[k] for p in pieces]) for k in pieces[0].behaviors},
-        first_event=np.concatenate(
-            [p.first_event + base for p, base in zip(pieces, event_base[:-1], strict=True)]
-        ),
-        end_event=np.concatenate(
-            [p.end_event + base for p, base in zip(pieces, event_base[:-1], strict=True)]
-        ),
-        part_offsets=sample_base.astype(np.int64),
-    )
-
-
-def _read_part(root: Path, schema: Schema, split: str, part: int) -> Shard:
-    path = samples_path(root, split, part)
+    path, events_path = samples_path(root, split, part), behaviors_path(root, part)
     samples = read_samples(path, schema)
-    behaviors = read_behaviors(behaviors_path(root, part), schema)
+    behaviors = (
+        read_behaviors(events_path, schema)
+        if event_fields
+        else read_event_keys(events_path, schema)
+    )
+    first, end = _find_histories(samples, behaviors, path, events_path)
+    return Shard(samples=samples, behaviors=behaviors, first_event=first, end_event=end)
+
+
+def _find_histories(
+    samples: dict[str, Column], behaviors: dict[str, Column], path: Path, events_path: Path
+) -> tuple[IntArray, IntArray]:
     user, event_user = plain(samples["user"]), plain(behaviors["user"])
     time, event_time = plain(samples["time"]), plain(behaviors["time"])
     history_end = plain(samples["history_end"])
@@ -80,8 +73,8 @@ def _read_part(root: Path, schema: Schema, split: str, part: int) -> Shard:
         row = int(np.argmax(bad))
         raise DataError(
             f"{path}: row {row}: history_end is {history_end[row]}, but the user has "
-            f"{available[row]} events in "
-            f"{behaviors_path(root, part)}; samples and behaviors must be prepared together"
+            f"{available[row]} events in {events_path}; samples and behaviors must be prepared "
+            "together"
         )
     end = first + history_end
     seen = np.flatnonzero(history_end > 0)
@@ -90,13 +83,14 @@ def _read_part(root: Path, schema: Schema, split: str, part: int) -> Shard:
         row = int(seen[np.argmax(leaks)])
         raise DataError(
             f"{path}: row {row} at time {time[row]} sees an event at time "
-            f"{event_time[end[row] - 1]} "
-            f"({int(leaks.sum())} such row(s)); a history may only hold strictly earlier events"
+            f"{event_time[end[row] - 1]} ({int(leaks.sum())} such row(s)); a history may only hold "
+            "strictly earlier events"
         )
-    return Shard(
-        samples=samples,
-        behaviors=behaviors,
-        first_event=first,
-        end_event=end,
-        part_offsets=np.array([0, len(first)]),
-    )
+    falls = (user[1:] == user[:-1]) & (end[1:] < end[:-1])
+    if falls.any():
+        row = int(np.argmax(falls)) + 1
+        raise DataError(
+            f"{path}: row {row}: history_end is {history_end[row]}, but {history_end[row - 1]} for "
+            "the user's sample before it; an event that was seen stays seen"
+        )
+    return first, end

@@ -17,31 +17,31 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 
 
-def prefix_counts(sizes: IntArray, num_rows: int) -> IntArray:
-    """Returns how many rows of each stream are among the first `num_rows` rows of the merged order.
+def prefix_counts(sizes: IntArray, num_rows: IntArray) -> IntArray:
+    """Returns how many rows of each stream are among the first `num_rows` of the merged order.
 
     Args:
         sizes: [S] rows of each stream.
-        num_rows: length of the prefix, at most the sum of the sizes.
+        num_rows: [P] lengths of prefixes, each at most the sum of the sizes.
 
     Returns:
-        [S] counts that sum to `num_rows`; each is non-decreasing in `num_rows`.
+        [P, S] counts whose rows sum to `num_rows`; each is non-decreasing in `num_rows`.
     """
     total = int(sizes.sum())
-    assert 0 <= num_rows <= total
+    assert ((num_rows >= 0) & (num_rows <= total)).all()
     if total == 0:
-        return np.zeros_like(sizes)
-    counts = np.floor(num_rows / total * sizes + 0.5).astype(np.int64)
+        return np.zeros((len(num_rows), len(sizes)), np.int64)
+    counts = np.floor(num_rows[:, None] / total * sizes + 0.5).astype(np.int64)
     counts = np.minimum(counts, sizes)
-    while (excess := int(counts.sum()) - num_rows) != 0:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if excess < 0:
-                following = np.where(counts < sizes, (counts + 0.5) / sizes, np.inf)
-                counts[np.argmin(following)] += 1
-            else:
-                last = np.where(counts > 0, (counts - 0.5) / sizes, -np.inf)
-                # of equal positions the highest stream is the last one
-                counts[len(last) - 1 - np.argmax(last[::-1])] -= 1
+    # rounding may miss by a few rows: those at the end of the prefix are added or taken back
+    with np.errstate(divide="ignore", invalid="ignore"):
+        while (excess := counts.sum(axis=1) - num_rows).any():
+            short, long = np.flatnonzero(excess < 0), np.flatnonzero(excess > 0)
+            following = np.where(counts[short] < sizes, (counts[short] + 0.5) / sizes, np.inf)
+            counts[short, np.argmin(following, axis=1)] += 1
+            last = np.where(counts[long] > 0, (counts[long] - 0.5) / sizes, -np.inf)
+            # of equal positions the highest stream is the last one
+            counts[long, len(sizes) - 1 - np.argmax(last[:, ::-1], axis=1)] -= 1
     return counts
 
 
@@ -86,15 +86,32 @@ class StreamPlan:
 
     def stream_sizes(self) -> IntArray:
         """Returns the rows of every stream, [S]."""
-        sizes = [sum(self.part_sizes[p] for p in self.parts_of(s)) for s in range(self.num_streams)]
-        return np.array(sizes, dtype=np.int64)
+        streams = np.arange(len(self.part_sizes)) % self.num_streams
+        sizes = np.zeros(self.num_streams, np.int64)
+        np.add.at(sizes, streams, self.part_sizes)
+        return sizes
 
-    def positions(self, step: int) -> IntArray:
-        """Returns the position of every stream at the beginning of global batch `step`, [S]."""
-        boundary = step * self.batch_size
-        if not self.drop_last:
-            boundary = round(step * self.num_rows / self.num_steps) if self.num_steps else 0
-        return prefix_counts(self.stream_sizes(), boundary)
+    def positions(self, first_step: int, last_step: int) -> IntArray:
+        """Returns where every stream stands at the beginning of each of some global batches.
+
+        Args:
+            first_step: first of the batches.
+            last_step: last of the batches; `num_steps` is the end of the epoch.
+
+        Returns:
+            [last_step - first_step + 1, S] rows that come before.
+        """
+        steps = range(first_step, last_step + 1)
+        if self.drop_last:
+            boundaries = [step * self.batch_size for step in steps]
+        else:
+            boundaries = [round(step * self.num_rows / max(self.num_steps, 1)) for step in steps]
+        return prefix_counts(self.stream_sizes(), np.array(boundaries, np.int64))
+
+
+def default_num_streams(num_parts: int) -> int:
+    """Returns the largest power of two that is at most the number of parts and at most 16."""
+    return min(16, 1 << (num_parts.bit_length() - 1))
 
 
 def streams_of(num_streams: int, rank: int, world_size: int) -> list[int]:
@@ -106,8 +123,8 @@ def streams_of(num_streams: int, rank: int, world_size: int) -> list[int]:
     if num_streams % world_size:
         raise ValueError(
             f"loader.num_streams ({num_streams}) must be a multiple of the number of ranks "
-            f"({world_size}); "
-            "set loader.num_streams to a multiple of it"
+            f"({world_size}); set loader.num_streams to a multiple of it, or null, and prepare the "
+            "data with at least as many parts"
         )
     return list(range(rank, num_streams, world_size))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from benchmarks.workload import Variant, Workload
-from ranker_kernels.search_topk import search_topk
+from ranker_kernels.search_topk import DistinctRows, search_topk
 from ranker_kernels.target_attention import target_attention
 
 NUM_USERS, LENGTH, DIM, HEADS, HEAD_DIM, K = 32, 10_000, 64, 4, 16, 100
@@ -56,7 +56,7 @@ def build_workloads() -> Iterator[Workload]:
             "search_topk, target_attention": looked_up(
                 lambda leaves: _search_and_attend(leaves, windows)
             ),
-            "the same, gradients for selected ids": lambda leaves: _look_up_selected(
+            "gathered by the search, gradients for selected ids": lambda leaves: _look_up_selected(
                 leaves, ids, windows
             ),
         },
@@ -76,7 +76,7 @@ def _index(targets: Tensor, behaviors: Tensor, weights: tuple[Tensor, ...]) -> T
 
 
 def _selected(leaves: Sequence[Tensor], index: Tensor) -> Tensor:
-    pooled = target_attention(_absorb(leaves), leaves[1], leaves[1], None, index=index)
+    pooled = target_attention(_absorb(leaves), None, leaves[1], None, index=index)
     return torch.einsum("chd,hde->che", pooled, leaves[2])
 
 
@@ -86,12 +86,12 @@ def _search_and_attend(leaves: Sequence[Tensor], windows: Tensor) -> Tensor:
 
 
 def _look_up_selected(leaves: Sequence[Tensor], ids: Tensor, windows: Tensor) -> Tensor:
+    """What the model does: the search gathers rows as it scores them; found ones get gradients."""
     with torch.no_grad():
-        keys = embedding(ids, leaves[1])
-        index = search_topk(_absorb(leaves), keys, None, windows, k=K)
+        index = search_topk(_absorb(leaves), DistinctRows((leaves[1],), (ids,)), None, windows, k=K)
     rows = embedding(ids[index.flatten()], leaves[1])
     local = torch.arange(index.numel()).view_as(index)
-    pooled = target_attention(_absorb(leaves), rows, rows, None, index=local)
+    pooled = target_attention(_absorb(leaves), None, rows, None, index=local)
     return torch.einsum("chd,hde->che", pooled, leaves[2])
 
 

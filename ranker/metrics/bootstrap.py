@@ -7,6 +7,7 @@ same weights, so replicates of two models are paired by construction.
 
 import math
 from collections.abc import Callable, Mapping
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +16,7 @@ from ranker.metrics.delong import check_level
 from ranker.metrics.gauc import GroupAucs
 from ranker.metrics.rows import Float64Array, IntArray, check_ids, check_rows
 from ranker.metrics.runs import run_starts
+from ranker.metrics.student_t import student_t_quantile, student_t_tail
 from ranker.metrics.value import Interval, PairedDifference
 
 METHOD = "user bootstrap"
@@ -131,9 +133,12 @@ def ratio(sums: Float64Array) -> float:
 
 
 def gauc_statistic(
-    parts: GroupAucs, group_clusters: IntArray, num_clusters: int
+    parts: GroupAucs,
+    group_clusters: IntArray,
+    num_clusters: int,
+    weights: Float64Array | None = None,
 ) -> ClusterStatistic:
-    """Impression-weighted GAUC as a function of cluster weights, without touching a row again.
+    """GAUC as a function of cluster weights, without touching a row again.
 
     A group lies inside one cluster (the group is the user, or a request of the user), so resampling
     users changes how much each group counts but not its AUC.
@@ -142,9 +147,10 @@ def gauc_statistic(
         parts: of `group_aucs`, G groups.
         group_clusters: [G] the cluster of every group.
         num_clusters: K.
+        weights: [G] of the groups; None takes their impressions.
     """
     used = parts.defined
-    weight = (parts.positive + parts.negative)[used]
+    weight = (parts.positive + parts.negative if weights is None else weights)[used]
     columns = np.stack([weight * parts.aucs()[used], weight], axis=1)
     return sums_statistic(columns, group_clusters[used], num_clusters, ratio)
 
@@ -152,14 +158,43 @@ def gauc_statistic(
 def percentile_interval(
     replicates: Float64Array, *, num_clusters: int, level: float = 0.95
 ) -> Interval:
-    """The middle `level` of the replicates [B]; undefined for few clusters or many NaN."""
+    """The expanded percentile interval: the middle of the replicates [B], a bit more than `level`.
+
+    With K clusters the replicates spread by sqrt((K - 1) / K) too little, and a normal distribution
+    stands where Student's t with K - 1 degrees of freedom should. Both are made good by quantiles
+    further out (Hesterberg, "What teachers should know about the bootstrap", The American
+    Statistician 2015, section 4.3). Undefined for few clusters or many NaN.
+    """
     check_level(level)
     reason = _unusable(replicates, num_clusters)
     if reason is not None:
         return Interval(low=None, high=None, level=level, method=METHOD, reason=reason)
-    tail = (1 - level) / 2
-    low, high = np.nanquantile(replicates, [tail, 1 - tail])
+    margin = student_t_quantile((1 + level) / 2, num_clusters - 1)
+    tail = _NORMAL.cdf(-margin * math.sqrt(num_clusters / (num_clusters - 1)))
+    defined = replicates[~np.isnan(replicates)]
+    # this definition leaves the tail outside on average, however few replicates there are
+    low, high = np.quantile(defined, [tail, 1 - tail], method="weibull")
     return Interval(low=float(low), high=float(high), level=level, method=METHOD)
+
+
+def debiased_interval(
+    value: float, replicates: Float64Array, *, num_clusters: int, level: float = 0.95
+) -> Interval:
+    """Interval of a metric >= 0 that resampling moves upwards, such as a calibration error.
+
+    Replicates exceed the value by about as much as the value exceeds the truth. That bias is taken
+    off, and because it is only about as much, it counts as an error of its own: value - bias +- t
+    sqrt(variance + bias^2), cut at 0. The value itself is always inside.
+    """
+    usable = percentile_interval(replicates, num_clusters=num_clusters, level=level)
+    if usable.reason is not None:
+        return usable
+    defined = replicates[~np.isnan(replicates)]
+    bias = float(defined.mean()) - value
+    spread = float(defined.std(ddof=1)) * math.sqrt(num_clusters / (num_clusters - 1))
+    margin = student_t_quantile((1 + level) / 2, num_clusters - 1) * math.hypot(spread, bias)
+    low, high = max(value - bias - margin, 0.0), max(value - bias + margin, 0.0)
+    return Interval(low=low, high=high, level=level, method=f"{METHOD}, bias taken off")
 
 
 def paired_difference(
@@ -174,7 +209,8 @@ def paired_difference(
     """Difference a - b with the percentile interval of the differences of paired replicates [B].
 
     The p-value is twice the smaller share of differences on either side of zero, counted with one
-    more replicate on each side; it cannot be smaller than 2 / (B + 1).
+    more replicate on each side, and corrected for the number of clusters as the interval is.
+    It cannot be smaller than about 2 / (B + 1).
     """
     differences = replicates_a - replicates_b
     interval = percentile_interval(differences, num_clusters=num_clusters, level=level)
@@ -182,7 +218,9 @@ def paired_difference(
     if interval.reason is None:
         defined = differences[~np.isnan(differences)]
         tail = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
-        p_value = min(1.0, 2 * (int(tail) + 1) / (len(defined) + 1))
+        share = min(0.5, (int(tail) + 1) / (len(defined) + 1))
+        margin = -_NORMAL.inv_cdf(share) * math.sqrt((num_clusters - 1) / num_clusters)
+        p_value = 2 * student_t_tail(margin, num_clusters - 1) if margin > 0 else 1.0
     return PairedDifference(difference=value_a - value_b, interval=interval, p_value=p_value)
 
 
@@ -203,3 +241,4 @@ def _poisson_table() -> Float64Array:
 
 
 _POISSON = _poisson_table()
+_NORMAL = NormalDist()

@@ -58,8 +58,13 @@ def expected_calibration_error(
     rows = check_rows(probabilities, labels, weights)
     if rows.count == 0:
         return MetricValue(value=None, rows=0, positives=0, reason="no rows")
-    curve = curve_of_runs(collapse(rows), num_bins=num_bins)
-    return MetricValue(value=error_of_curve(curve), rows=rows.count, positives=rows.positives)
+    return error_of_runs(collapse(rows), num_bins=num_bins)
+
+
+def error_of_runs(runs: ScoreRuns, *, num_bins: int) -> MetricValue:
+    """ECE of one run or more of probabilities."""
+    value = error_of_curve(curve_of_runs(runs, num_bins=num_bins))
+    return MetricValue(value=value, rows=runs.rows, positives=runs.positives)
 
 
 def calibration_curve(

@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ranker.metrics.bootstrap import ClusterStatistic
 from ranker.metrics.evaluation import EvaluationRows
+from ranker.metrics.resample import Resampler
 from ranker.metrics.rows import Float64Array
 from ranker.metrics.runs import ScoreRuns, score_runs
 from ranker.metrics.value import MetricValue, one_class_reason
@@ -119,6 +122,13 @@ def partial_auc(
     """
     _check_fractions(max_fpr, positive_fraction)
     runs = score_runs(scores, labels, weights)
+    return partial_auc_of_runs(runs, max_fpr=max_fpr, positive_fraction=positive_fraction)
+
+
+def partial_auc_of_runs(
+    runs: ScoreRuns, *, max_fpr: float, positive_fraction: float
+) -> MetricValue:
+    """The same for rows that are sorted already."""
     reason = one_class_reason(runs.rows, runs.positives)
     if reason is not None:
         return MetricValue(value=None, rows=runs.rows, positives=runs.positives, reason=reason)
@@ -148,6 +158,16 @@ class PartialAuc:
             positive_fraction=self.positive_fraction,
         )
 
+    def statistic(self, resampler: Resampler) -> ClusterStatistic:
+        """Partial AUC as a function of user weights."""
+        return resampler.of_logits(
+            partial(
+                partial_auc_of_runs,
+                max_fpr=self.max_fpr,
+                positive_fraction=self.positive_fraction,
+            )
+        )
+
 
 def mcclish_auc(
     scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None, *, max_fpr: float
@@ -162,7 +182,11 @@ def mcclish_auc(
         ValueError: max_fpr is not in (0, 1], or as `check_rows`.
     """
     _check_fractions(max_fpr, 1.0)
-    runs = score_runs(scores, labels, weights)
+    return mcclish_auc_of_runs(score_runs(scores, labels, weights), max_fpr=max_fpr)
+
+
+def mcclish_auc_of_runs(runs: ScoreRuns, *, max_fpr: float) -> MetricValue:
+    """The same for rows that are sorted already."""
     reason = one_class_reason(runs.rows, runs.positives)
     if reason is not None:
         return MetricValue(value=None, rows=runs.rows, positives=runs.positives, reason=reason)
@@ -192,6 +216,10 @@ class McClishAuc:
     def __call__(self, rows: EvaluationRows) -> MetricValue:
         """Standardised partial AUC on these rows."""
         return mcclish_auc(rows.logits, rows.labels, rows.weights, max_fpr=self.max_fpr)
+
+    def statistic(self, resampler: Resampler) -> ClusterStatistic:
+        """Standardised partial AUC as a function of user weights."""
+        return resampler.of_logits(partial(mcclish_auc_of_runs, max_fpr=self.max_fpr))
 
 
 def _check_fractions(max_fpr: float, positive_fraction: float) -> None:

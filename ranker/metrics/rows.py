@@ -101,9 +101,9 @@ def _check_scores(scores: ArrayLike) -> FloatArray:
         raise ValueError(f"scores has dtype {score.dtype}; scores must be real numbers")
     if score.dtype != np.float32:
         score = score.astype(np.float64, copy=False)
-    finite = np.isfinite(score)
-    if not finite.all():
-        row = int(finite.argmin())
+    # NaN survives both, and neither needs a mask of all rows
+    if len(score) and not (np.isfinite(score.min()) and np.isfinite(score.max())):
+        row = int(np.isfinite(score).argmin())
         raise ValueError(
             f"scores[{row}] is {score[row]}; every score must be finite; look for the row that "
             "made the model overflow, or leave the row out with weight 0 and a finite score"

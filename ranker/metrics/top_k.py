@@ -5,13 +5,16 @@ break the ties (for NDCG: McSherry & Najork, ECIR 2008). A constant score gets w
 gets, whatever the order of the rows. Requests without a positive have no ideal order: skipped.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ranker.metrics.bootstrap import ClusterStatistic
 from ranker.metrics.evaluation import EvaluationRows
 from ranker.metrics.keys import score_keys
+from ranker.metrics.resample import Resampler
 from ranker.metrics.rows import Float64Array, IntArray, check_rows
 from ranker.metrics.runs import run_starts
 from ranker.metrics.value import MetricValue
@@ -28,6 +31,7 @@ class _Ranking:
     size: IntArray  # [R]
     hits: IntArray  # [R] positives in the run
     request_hits: IntArray  # [Q] positives of every request, at least 1
+    row: IntArray  # [Q] any row of the request
 
 
 def ndcg(scores: ArrayLike, labels: ArrayLike, requests: ArrayLike, *, k: int) -> MetricValue:
@@ -44,6 +48,10 @@ def ndcg(scores: ArrayLike, labels: ArrayLike, requests: ArrayLike, *, k: int) -
     """
     _check_k(k)
     ranking = _rank(scores, labels, requests)
+    return _mean(_ndcg_values(ranking, k), ranking)
+
+
+def _ndcg_values(ranking: _Ranking, k: int) -> Float64Array:
     # discounts[r] is the sum over the first r ranks
     longest = int((ranking.start + ranking.size).max(initial=0))
     ranks = np.arange(1, longest + 1)
@@ -55,13 +63,18 @@ def ndcg(scores: ArrayLike, labels: ArrayLike, requests: ArrayLike, *, k: int) -
         weights=ranking.hits * covered / ranking.size,
         minlength=len(ranking.request_hits),
     )
-    return _mean(gain / discounts[ranking.request_hits], ranking)
+    values: Float64Array = gain / discounts[ranking.request_hits]
+    return values
 
 
 def hit_rate(scores: ArrayLike, labels: ArrayLike, requests: ArrayLike, *, k: int) -> MetricValue:
     """Share of requests with a positive among the first k; arguments and errors as `ndcg`."""
     _check_k(k)
     ranking = _rank(scores, labels, requests)
+    return _mean(_hit_values(ranking, k), ranking)
+
+
+def _hit_values(ranking: _Ranking, k: int) -> Float64Array:
     slots = np.clip(k - ranking.start, 0, ranking.size)
     # chance that the drawn rows of a run hold no positive: the product of (m - p - j) / (m - j)
     miss = np.ones(len(slots))
@@ -71,12 +84,16 @@ def hit_rate(scores: ArrayLike, labels: ArrayLike, requests: ArrayLike, *, k: in
         miss[still] *= np.maximum(misses[still] - drawn, 0) / (ranking.size[still] - drawn)
     missed = np.ones(len(ranking.request_hits))
     np.multiply.at(missed, ranking.request, miss)
-    return _mean(1 - missed, ranking)
+    return 1 - missed
 
 
 def mean_reciprocal_rank(scores: ArrayLike, labels: ArrayLike, requests: ArrayLike) -> MetricValue:
     """Mean over requests of 1 / rank of the first positive; arguments and errors as `ndcg`."""
     ranking = _rank(scores, labels, requests)
+    return _mean(_reciprocal_values(ranking), ranking)
+
+
+def _reciprocal_values(ranking: _Ranking) -> Float64Array:
     with_hits = np.flatnonzero(ranking.hits)
     first = with_hits[run_starts(ranking.request[with_hits])]
     start, size, hits = ranking.start[first], ranking.size[first], ranking.hits[first]
@@ -88,45 +105,65 @@ def mean_reciprocal_rank(scores: ArrayLike, labels: ArrayLike, requests: ArrayLi
         found = np.where(drawn <= size - hits, none_yet * hits / left, 0.0)
         reciprocal += found / (start + drawn + 1)
         none_yet -= found
-    return _mean(reciprocal, ranking)
+    return reciprocal
 
 
-class Ndcg:
+class _PerRequest(ABC):
+    """A mean over the requests of an evaluation that have a positive."""
+
+    @abstractmethod
+    def _values(self, ranking: _Ranking) -> Float64Array: ...
+
+    def __call__(self, rows: EvaluationRows) -> MetricValue:
+        """The mean on these rows."""
+        ranking = _rank(rows.logits, rows.labels, rows.requests)
+        return _mean(self._values(ranking), ranking)
+
+    def statistic(self, resampler: Resampler) -> ClusterStatistic | None:
+        """The mean as a function of user weights; None if a request has rows of several users."""
+        rows = resampler.rows
+        ranking = _rank(rows.logits, rows.labels, rows.requests)
+        request = np.unique(rows.requests, return_inverse=True)[1]
+        user = np.empty(request.max(initial=-1) + 1, dtype=np.int64)
+        user[request] = resampler.index
+        if not len(ranking.row) or not (user[request] == resampler.index).all():
+            return None
+        return resampler.mean(self._values(ranking), ranking.row)
+
+
+class Ndcg(_PerRequest):
     """`ndcg` of the requests of an evaluation."""
 
     def __init__(self, *, k: int) -> None:
         _check_k(k)
         self.k = k
 
-    def __call__(self, rows: EvaluationRows) -> MetricValue:
-        """NDCG@k on these rows."""
-        return ndcg(rows.logits, rows.labels, rows.requests, k=self.k)
+    def _values(self, ranking: _Ranking) -> Float64Array:
+        return _ndcg_values(ranking, self.k)
 
 
-class HitRate:
+class HitRate(_PerRequest):
     """`hit_rate` of the requests of an evaluation."""
 
     def __init__(self, *, k: int) -> None:
         _check_k(k)
         self.k = k
 
-    def __call__(self, rows: EvaluationRows) -> MetricValue:
-        """Hit rate@k on these rows."""
-        return hit_rate(rows.logits, rows.labels, rows.requests, k=self.k)
+    def _values(self, ranking: _Ranking) -> Float64Array:
+        return _hit_values(ranking, self.k)
 
 
-class MeanReciprocalRank:
+class MeanReciprocalRank(_PerRequest):
     """`mean_reciprocal_rank` of the requests of an evaluation."""
 
-    def __call__(self, rows: EvaluationRows) -> MetricValue:
-        """MRR on these rows."""
-        return mean_reciprocal_rank(rows.logits, rows.labels, rows.requests)
+    def _values(self, ranking: _Ranking) -> Float64Array:
+        return _reciprocal_values(ranking)
 
 
 def _rank(scores: ArrayLike, labels: ArrayLike, requests: ArrayLike) -> _Ranking:
     rows = check_rows(scores, labels, groups=requests)
     assert rows.groups is not None
-    request = np.unique(rows.groups, return_inverse=True)[1]
+    _, row, request = np.unique(rows.groups, return_index=True, return_inverse=True)
     # requests with a positive, renumbered
     hits = np.bincount(request, weights=rows.labels)
     kept = (hits > 0)[request]
@@ -147,6 +184,7 @@ def _rank(scores: ArrayLike, labels: ArrayLike, requests: ArrayLike) -> _Ranking
         size=np.diff(starts, append=len(order)),
         hits=np.add.reduceat(label[order].astype(np.int64), starts) if len(starts) else starts,
         request_hits=hits[hits > 0].astype(np.int64),
+        row=row[hits > 0],
     )
 
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from ranker.distributed import world_size
+from ranker.modules.precision import at_least_fp32
 
 
 class Dice(nn.Module):
@@ -31,14 +32,15 @@ class Dice(nn.Module):
     var: Tensor
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Maps [C, num_units] to the same shape."""
+        """Maps [C, num_units] to the same shape and dtype."""
+        values = at_least_fp32(inputs)
         if self.training:
-            mean, var = global_moments(inputs)
+            mean, var = global_moments(values)
             self.update(mean, var)
         else:
             mean, var = self.mean, self.var
-        gate = torch.sigmoid((inputs - mean) * torch.rsqrt(var + self.eps))
-        return inputs * (gate + (1 - gate) * self.alpha)
+        gate = torch.sigmoid((values - mean) * torch.rsqrt(var + self.eps))
+        return (values * (gate + (1 - gate) * self.alpha)).to(inputs.dtype)
 
     def update(self, mean: Tensor, var: Tensor) -> None:
         """Moves the averages towards a batch's mean and variance, [num_units] each."""
@@ -48,7 +50,11 @@ class Dice(nn.Module):
 
 
 def global_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns mean and population variance over all ranks of [C, units], with gradient."""
+    """Returns mean and population variance over all ranks of [C, units], with gradient.
+
+    In fp32 or better: bfloat16 could not even count the rows.
+    """
+    inputs = at_least_fp32(inputs)
     count = torch.full((1,), float(inputs.shape[0]), dtype=inputs.dtype, device=inputs.device)
     sums = torch.cat([inputs.sum(0), count])
     if world_size() > 1:

@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
 from ranker.slots import SequenceInputs
-from ranker_kernels.target_attention import attend_rows, target_attention
+from ranker_kernels.search_topk import DistinctRows
+from ranker_kernels.target_attention import target_attention
 
 
 class TargetAttention(nn.Module):
@@ -51,9 +51,12 @@ class TargetAttention(nn.Module):
 
     def absorb(self, query: Tensor) -> Tensor:
         """Projects candidates [C, D] and absorbs W^h / sqrt(d): [C, H, D], to meet K_h itself."""
+        return torch.einsum("che,hde->chd", self.project_query(query), self.key_weight)
+
+    def project_query(self, query: Tensor) -> Tensor:
+        """Projects candidates [C, D] to q W^q / sqrt(d): [C, H, d], to meet projected K_h."""
         projected = torch.einsum("cd,hde->che", query, self.query_weight)
-        absorbed = torch.einsum("che,hde->chd", projected, self.key_weight)
-        return absorbed / self.key_weight.shape[2] ** 0.5
+        return projected / self.key_weight.shape[2] ** 0.5
 
     def bias(self, cross: Tensor, log_size: Tensor | None) -> Tensor | None:
         """Returns what cross features [..., X] and ln sizes [...] add to the scores, [..., H]."""
@@ -62,6 +65,14 @@ class TargetAttention(nn.Module):
             return bias
         sizes = log_size.unsqueeze(-1)
         return sizes.expand(*log_size.shape, self.num_heads) if bias is None else bias + sizes
+
+    def search_bias(self, cross: DistinctRows, log_size: Tensor | None) -> Tensor | None:
+        """Returns the same for all behaviours of a batch, [N, H]."""
+        bias = None if self.cross is None else cross.project(self.cross.weight.T)
+        if log_size is None:
+            return bias
+        sizes = log_size.unsqueeze(1)
+        return sizes.expand(-1, self.num_heads) if bias is None else bias + sizes
 
     @property
     def num_heads(self) -> int:
@@ -81,26 +92,23 @@ class TargetAttention(nn.Module):
         """
         if not len(inputs.behaviors):
             return self._nothing(inputs)
-        rows = index.clamp_min(0)
-        keys, cross = embedding(rows, inputs.behaviors), embedding(rows, inputs.cross)
-        log_size = None if inputs.log_size is None else inputs.log_size[rows]
-        bias = self.bias(cross, log_size)
-        return self._project(
-            attend_rows(query, keys, torch.cat([keys, cross], dim=2), bias, index >= 0)
-        )
+        pooled = target_attention(*self._operands(inputs, query), index=index)
+        return self._project(pooled)
 
     def attend_windows(self, inputs: SequenceInputs) -> Tensor:
         """Attends to all that each candidate sees; returns [C, output_dim]."""
         if not len(inputs.behaviors):
             return self._nothing(inputs)
-        pooled = target_attention(
-            self.absorb(inputs.query),
-            inputs.behaviors,
-            torch.cat([inputs.behaviors, inputs.cross], dim=1),
-            self.bias(inputs.cross, inputs.log_size),
-            windows=inputs.windows,
-        )
+        query = self.absorb(inputs.query)
+        pooled = target_attention(*self._operands(inputs, query), windows=inputs.windows)
         return self._project(pooled)
+
+    def _operands(
+        self, inputs: SequenceInputs, query: Tensor
+    ) -> tuple[Tensor, None, Tensor, Tensor | None]:
+        """Returns query, keys (the first columns of the values), values and bias."""
+        values = torch.cat([inputs.behaviors, inputs.cross], dim=1)
+        return query, None, values, self.bias(inputs.cross, inputs.log_size)
 
     def _project(self, pooled: Tensor) -> Tensor:
         """Maps pooled features [C, H, D + X] to [C, output_dim]."""

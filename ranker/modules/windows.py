@@ -27,3 +27,15 @@ def latest_behaviors(windows: Tensor, max_length: int | None) -> Tensor:
         return windows
     begin, end = windows.unbind(1)
     return torch.stack([torch.maximum(begin, end - max_length), end], dim=1)
+
+
+def check_max_length(encoder: str, max_length: int | None) -> None:
+    """Checks how many behaviours an encoder looks at.
+
+    Raises:
+        ValueError: less than one.
+    """
+    if max_length is not None and max_length < 1:
+        raise ValueError(
+            f"{encoder} max_length is {max_length}; must be at least 1, or null for all"
+        )

@@ -17,7 +17,7 @@ class BCE(nn.Module):
 
     def __init__(self, *, task_weights: dict[str, float] | None = None) -> None:
         super().__init__()
-        self.task_weights = dict(task_weights or {})
+        self.weights = dict(task_weights or {})
 
     def forward(
         self, logits: Mapping[str, Tensor], targets: Mapping[str, TaskTargets]
@@ -27,7 +27,7 @@ class BCE(nn.Module):
         Raises:
             ValueError: a weight names a task that the head does not predict.
         """
-        check_known("task_weights", self.task_weights, logits)
+        check_known("task_weights", self.weights, logits)
         check_used(logits, targets)
         parts = {task: task_loss(logit, targets[task]) for task, logit in logits.items()}
-        return weighted_sum(parts, self.task_weights), parts
+        return weighted_sum(parts, self.weights), parts

@@ -1,5 +1,6 @@
 """What TensorBoard shows of an evaluation: PR curves, histograms, hyperparameters with results."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from ranker.report.encoding import Json
 from ranker.report.evaluated import evaluation_mask, task_rows
-from ranker.report.predictions import Predictions
+from ranker.report.predictions import Float32Array, IntArray, Predictions
 from ranker.report.redaction import redact
 
 SHOWN = ("auc", "gauc", "normalized_entropy", "logloss", "pcoc", "expected_calibration_error")
@@ -23,6 +24,7 @@ def write_evaluation_summary(
     *,
     step: int,
     config: Mapping[str, Any],
+    vectors: Mapping[str, tuple[IntArray, Float32Array]] | None = None,
 ) -> Path:
     """Writes `directory`/evaluation-<split>, in place of what an earlier evaluation left there.
 
@@ -32,13 +34,14 @@ def write_evaluation_summary(
         report: of `build_report`.
         step: of the checkpoint.
         config: of the run; its scalars become hyperparameters.
+        vectors: by table, ids [n] and their vectors [n, D], for the embedding projector.
 
     Returns:
         The folder written.
     """
     folder = directory / f"evaluation-{report['split']}"
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
+    # an evaluation leaves nothing else there
+    shutil.rmtree(folder, ignore_errors=True)
     results: dict[str, float] = {}
     with SummaryWriter(str(folder)) as writer:
         for task in report["tasks"]:
@@ -54,6 +57,8 @@ def write_evaluation_summary(
         summaries: Any = hparams(hyperparameters(config), results)  # type: ignore[no-untyped-call]
         for summary in summaries:
             writer.file_writer.add_summary(summary)
+        for table, (ids, rows) in (vectors or {}).items():
+            writer.add_embedding(rows, metadata=ids.tolist(), tag=table, global_step=step)
     return folder
 
 

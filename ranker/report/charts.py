@@ -66,6 +66,12 @@ class Dot:
     color: str
     low: float | None = None
     high: float | None = None
+    label: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """Where the label's text begins or ends, so that it stays inside."""
+        return "start" if self.x < (LEFT + RIGHT) / 2 else "end"
 
 
 @dataclass(frozen=True, kw_only=True)

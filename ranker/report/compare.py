@@ -17,10 +17,17 @@ from ranker.metrics.bootstrap import (
 from ranker.metrics.evaluation import EvaluationRows
 from ranker.metrics.gauc import group_aucs, summarize
 from ranker.metrics.relative_improvement import relative_improvement
+from ranker.metrics.resample import Resampler
 from ranker.metrics.rows import Float64Array, IntArray
 from ranker.metrics.value import PairedDifference
 from ranker.report.compared import COMPARED
-from ranker.report.encoding import Json, difference_json, interval_json, metric_json
+from ranker.report.encoding import (
+    Json,
+    adjust_p_values,
+    difference_json,
+    interval_json,
+    metric_json,
+)
 from ranker.report.estimates import build_statistics, not_nested, point_value
 from ranker.report.evaluated import evaluation_mask, task_rows
 from ranker.report.files import replace_file
@@ -50,8 +57,8 @@ def compare_predictions(runs: Mapping[str, Predictions], context: ComparisonCont
     """Values of every run and paired differences to the baseline, task by task.
 
     All runs must have scored the same samples, in any order. Every replicate of the bootstrap gives
-    all runs the same users, so what is common to the runs cancels in their difference. P-values are
-    not corrected for the number of comparisons.
+    all runs the same users, so what is common to the runs cancels in their difference. With several
+    runs, p-values are also given corrected for the number of runs compared (`p_adjusted`).
 
     Raises:
         ValueError: the baseline is not among the runs, there is no second run, the runs share no
@@ -126,20 +133,19 @@ def _compare_task(
         num_replicates=context.num_replicates,
         seed=context.seed,
     )
+    metrics = []
+    for metric in COMPARED:
+        entries = [
+            _compare_metric(metric, run, position, values, replicates, num_users, context)
+            for position, run in enumerate(rows)
+        ]
+        adjust_p_values(entries)
+        metrics.append({"name": metric, "runs": entries})
     return {
         "name": task,
         "rows": first.count,
         "positives": first.positives,
-        "metrics": [
-            {
-                "name": metric,
-                "runs": [
-                    _compare_metric(metric, run, position, values, replicates, num_users, context)
-                    for position, run in enumerate(rows)
-                ],
-            }
-            for metric in COMPARED
-        ],
+        "metrics": metrics,
     }
 
 
@@ -149,7 +155,7 @@ def _estimate(
     parts = group_aucs(rows.logits, rows.labels, rows.groups, rows.weights)
     grouped = summarize(parts)
     values = {name: metric_json(point_value(name, rows, grouped)) for name in COMPARED}
-    return values, build_statistics(rows, parts, index, num_users)
+    return values, build_statistics(Resampler(rows, index, num_users), parts, COMPARED)
 
 
 def _compare_metric(

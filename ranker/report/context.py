@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ranker.metrics.evaluation import RowMetric
+from ranker.report.baseline import Baseline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,12 @@ class ReportContext:
     environment: Mapping[str, str] = field(default_factory=dict)
     # of metrics.jsonl: {"kind": "train" or a split, "step": ..., "loss": ..., "ctr.auc": ...}
     records: Sequence[Mapping[str, Any]] = ()
+    # facts of the data besides those of the rows themselves
+    data: Mapping[str, str] = field(default_factory=dict)
+    # of `read_search`, where encoders search the history
+    search: Sequence[Mapping[str, Any]] = ()
+    # what the run is held against
+    baseline: Baseline | None = None
     # further metrics by the name under which they are shown
     metrics: Mapping[str, RowMetric] = field(default_factory=dict)
     # slice columns whose values are names, not quantities: rare ones are lumped, never ranged
@@ -36,6 +43,7 @@ class ReportContext:
     value_names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     # by task, the share of negatives that training kept; the predictions are corrected for it
     negative_sampling_rates: Mapping[str, float] = field(default_factory=dict)
+    time_unit: str = "s"
     level: float = 0.95
     num_replicates: int = 400
     seed: int = 0

@@ -1,6 +1,8 @@
 """Every metric of a report as a point value and as a function of user weights."""
 
 import math
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from ranker.metrics.bootstrap import (
     ratio,
     sums_statistic,
 )
-from ranker.metrics.calibration import expected_calibration_error, pcoc
+from ranker.metrics.calibration import error_of_runs, expected_calibration_error, pcoc
 from ranker.metrics.evaluation import EvaluationRows
 from ranker.metrics.gauc import Gauc, GroupAucs, group_aucs
 from ranker.metrics.logloss import (
@@ -25,7 +27,8 @@ from ranker.metrics.logloss import (
     relative_information_gain,
     row_logloss,
 )
-from ranker.metrics.roc import average_precision
+from ranker.metrics.resample import Resampler
+from ranker.metrics.roc import average_precision, average_precision_of_runs
 from ranker.metrics.rows import Float64Array, IntArray
 from ranker.metrics.value import Interval, MetricValue, one_class_reason
 from ranker.report.evaluated import columns
@@ -56,40 +59,86 @@ def point_value(
 
 
 def build_statistics(
-    rows: EvaluationRows, parts: GroupAucs, index: IntArray, num_users: int
+    resampler: Resampler, parts: GroupAucs, names: Collection[str], *, num_bins: int = 20
 ) -> dict[str, ClusterStatistic]:
     """Metrics by name as functions of user weights, absent where the value is undefined.
 
-    `truth_auc` and `truth_gauc` are those of the true probability, where it is known.
+    Besides the names: with `gauc` come `gauc_uniform` and `gauc_positive`, and where the true
+    probability is known, `truth_auc` and `truth_gauc` are what it would reach.
+
+    Args:
+        resampler: of the rows.
+        parts: the AUC of every group of the same rows.
+        names: of metrics, those of `point_value`.
+        num_bins: of the calibration error.
     """
-    if rows.count == 0:
+    if resampler.rows.count == 0:
         return {}
+    found = _of_sums(resampler, names) | _of_curves(resampler, names, num_bins)
+    return found | (_of_groups(resampler, parts) if "gauc" in names else {})
+
+
+def _of_sums(resampler: Resampler, names: Collection[str]) -> dict[str, ClusterStatistic]:
+    """What needs a few sums per user only."""
+    rows = resampler.rows
     labels = rows.labels.astype(np.float64)
     ones = np.ones(rows.count)
     losses = row_logloss(rows.logits, rows.labels)
-    errors = (rows.probabilities.astype(np.float64) - labels) ** 2
 
     def of_sums(*values: Any, combine: Any = ratio) -> ClusterStatistic:
-        return sums_statistic(columns(values, rows.weights), index, num_users, combine)
+        stacked = columns(values, rows.weights)
+        return sums_statistic(stacked, resampler.index, resampler.num_clusters, combine)
 
-    statistics = {"logloss": of_sums(losses, ones), "brier": of_sums(errors, ones)}
+    builders: dict[str, Callable[[], ClusterStatistic]] = {
+        "logloss": lambda: of_sums(losses, ones),
+        "brier": lambda: of_sums((rows.probabilities.astype(np.float64) - labels) ** 2, ones),
+    }
     if rows.positives:
-        statistics["pcoc"] = of_sums(rows.probabilities, labels)
+        builders["pcoc"] = lambda: of_sums(rows.probabilities, labels)
     if one_class_reason(rows.count, rows.positives) is None:
-        statistics["auc"] = auc_statistic(rows.logits, rows.labels, index, rows.weights)
-        statistics["normalized_entropy"] = of_sums(losses, labels, ones, combine=_entropy)
-        statistics["relative_information_gain"] = of_sums(
+        builders["normalized_entropy"] = lambda: of_sums(losses, labels, ones, combine=_entropy)
+        builders["relative_information_gain"] = lambda: of_sums(
             losses, labels, ones, combine=lambda sums: 1 - _entropy(sums)
         )
+    return {name: build() for name, build in builders.items() if name in names}
+
+
+def _of_curves(
+    resampler: Resampler, names: Collection[str], num_bins: int
+) -> dict[str, ClusterStatistic]:
+    """What needs the order of the rows."""
+    rows, found = resampler.rows, {}
+    if one_class_reason(rows.count, rows.positives) is not None:
+        return {}
+    if "auc" in names:
+        found["auc"] = auc_statistic(rows.logits, rows.labels, resampler.index, rows.weights)
         if rows.truth is not None:
-            statistics["truth_auc"] = auc_statistic(rows.truth, rows.labels, index, rows.weights)
-    owners = group_users(parts, rows, index)
-    if parts.defined.any() and owners is not None:
-        statistics["gauc"] = gauc_statistic(parts, owners, num_users)
-        if rows.truth is not None:
-            truth = group_aucs(rows.truth, rows.labels, rows.groups, rows.weights)
-            statistics["truth_gauc"] = gauc_statistic(truth, owners, num_users)
-    return statistics
+            found["truth_auc"] = auc_statistic(
+                rows.truth, rows.labels, resampler.index, rows.weights
+            )
+    if "average_precision" in names:
+        found["average_precision"] = resampler.of_logits(average_precision_of_runs)
+    if "expected_calibration_error" in names:
+        found["expected_calibration_error"] = resampler.of_probabilities(
+            partial(error_of_runs, num_bins=num_bins)
+        )
+    return found
+
+
+def _of_groups(resampler: Resampler, parts: GroupAucs) -> dict[str, ClusterStatistic]:
+    rows, num_users = resampler.rows, resampler.num_clusters
+    owners = group_users(parts, rows, resampler.index)
+    if owners is None or not parts.defined.any():
+        return {}
+    weightings = {"": None, "_uniform": np.ones(len(owners)), "_positive": parts.positive}
+    found = {
+        f"gauc{name}": gauc_statistic(parts, owners, num_users, weights)
+        for name, weights in weightings.items()
+    }
+    if rows.truth is not None:
+        truth = group_aucs(rows.truth, rows.labels, rows.groups, rows.weights)
+        found["truth_gauc"] = gauc_statistic(truth, owners, num_users)
+    return found
 
 
 def _entropy(sums: Float64Array) -> float:
@@ -111,4 +160,10 @@ def group_users(parts: GroupAucs, rows: EvaluationRows, index: IntArray) -> IntA
 def not_nested(level: float) -> Interval:
     """The interval of a GAUC for which `group_users` found none."""
     reason = "a group holds rows of several users, so resampling users would split it"
+    return Interval(low=None, high=None, level=level, method=METHOD, reason=reason)
+
+
+def not_resampled(level: float) -> Interval:
+    """The interval of a further metric that is no `ResampledMetric`."""
+    reason = "this metric does not say how it follows from user weights"
     return Interval(low=None, high=None, level=level, method=METHOD, reason=reason)

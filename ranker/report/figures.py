@@ -21,9 +21,13 @@ LOG_SPAN = 20
 
 _TRAINING = {
     "loss": ("Loss", "The loss that training lowers."),
-    "auc": ("AUC while training", "AUC at each evaluation."),
+    "auc": (
+        "AUC while training",
+        "AUC at each evaluation, and of the rows trained since the record before.",
+    ),
     "gauc": ("GAUC while training", "GAUC at each evaluation."),
     "logloss": ("Logloss while training", "Logloss at each evaluation."),
+    "multipliers": ("Multipliers", "The price of each constraint; 0 where it does not bind."),
 }
 
 
@@ -40,8 +44,12 @@ def task_figures(task: Json) -> list[Chart]:
 
 
 def training_figures(training: Json) -> list[Chart]:
-    """One chart per metric of `training_series`."""
-    return [_over_steps(*_TRAINING[metric], lines) for metric, lines in training.items()]
+    """One chart per entry of `training_series`."""
+    charts = []
+    for name, lines in training.items():
+        words = (name.capitalize(), "What is held, and the reference that it is held to.")
+        charts.append(_over_steps(*_TRAINING.get(name, words), lines))
+    return charts
 
 
 def _roc(curve: Json) -> Chart:

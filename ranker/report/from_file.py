@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ranker.metrics.evaluation import RowMetric
 from ranker.report.any_predictions import Columns, read_any_predictions
+from ranker.report.baseline import Baseline
 from ranker.report.context import ReportContext, TaskContext
-from ranker.report.derived import add_slices, field_of
+from ranker.report.derived import add_slices, field_of, trained_field_of
 from ranker.report.report import build_report, write_report
 
 
@@ -25,6 +26,7 @@ class ReportOptions:
         categories: slice columns of the file whose integers are names, not quantities.
         time_unit: of the time column: "s", "ms" or "us".
         negative_sampling_rates: by task, the share of negatives that training kept, to correct for.
+        baseline: another file with the same columns and rows: the report tells what changed.
         num_replicates: bootstrap replicates behind the intervals.
         level: confidence level of the intervals.
     """
@@ -36,6 +38,7 @@ class ReportOptions:
     slices: list[str] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
     time_unit: str = "s"
+    baseline: str | None = None
     negative_sampling_rates: Mapping[str, float] = field(default_factory=dict)
     num_replicates: int = 400
     level: float = 0.95
@@ -61,7 +64,8 @@ def report_file(options: ReportOptions, columns: Columns, metrics: Mapping[str, 
     predictions = named.predictions
     for name in options.slices:
         wanted = field_of(name)
-        if wanted is not None and (wanted == name or wanted not in predictions.slices):
+        unknown = wanted == name or wanted not in predictions.slices
+        if wanted is not None and (unknown or trained_field_of(name)):
             raise ValueError(
                 f"slices names {name!r}; give user_activity, hour or count.<column> with a column "
                 f"of columns.slices ({', '.join(predictions.slices) or 'none given'})"
@@ -69,6 +73,13 @@ def report_file(options: ReportOptions, columns: Columns, metrics: Mapping[str, 
     predictions = add_slices(
         predictions, options.slices, fields=predictions.slices, time_unit=options.time_unit
     )
+    baseline = None
+    if options.baseline is not None:
+        other = Path(options.baseline)
+        baseline = Baseline(
+            run=other.name if other.name != path.name else str(other),
+            predictions=read_any_predictions(other, columns).predictions,
+        )
     context = ReportContext(
         run=options.name or path.name,
         split=options.split,
@@ -79,6 +90,8 @@ def report_file(options: ReportOptions, columns: Columns, metrics: Mapping[str, 
         categories=(*named.value_names, *options.categories),
         value_names=named.value_names,
         negative_sampling_rates=options.negative_sampling_rates,
+        time_unit=options.time_unit,
+        baseline=baseline,
         level=options.level,
         num_replicates=options.num_replicates,
     )

@@ -12,12 +12,13 @@ import numpy as np
 
 from ranker.metrics.bootstrap import MIN_CLUSTERS, cluster_index, poisson_bootstrap
 from ranker.metrics.gauc import group_aucs, summarize
+from ranker.metrics.resample import Resampler
 from ranker.metrics.rows import Float64Array
 from ranker.metrics.seeds import SeededMetric, seeded_difference, seeded_mean
 from ranker.metrics.value import Interval, PairedDifference
 from ranker.report.compare import ComparisonContext, sort_rows, verdict
 from ranker.report.compared import COMPARED
-from ranker.report.encoding import Json, difference_json, interval_json
+from ranker.report.encoding import Json, adjust_p_values, difference_json, interval_json
 from ranker.report.estimates import build_statistics, point_value
 from ranker.report.evaluated import evaluation_mask, task_rows
 from ranker.report.predictions import Predictions
@@ -70,7 +71,7 @@ def _measure_task(
     grouped = summarize(parts)
     metrics = {name: point_value(name, rows, grouped) for name in COMPARED}
     index, num_users = cluster_index(rows.users)
-    statistics = build_statistics(rows, parts, index, num_users)
+    statistics = build_statistics(Resampler(rows, index, num_users), parts, COMPARED)
     replicates = (
         poisson_bootstrap(
             {name: statistics[name] for name in COMPARED if name in statistics},
@@ -175,6 +176,7 @@ def _compare_metric(
             entry["difference"] = difference_json(paired)
             entry["verdict"] = verdict(paired.interval.low, paired.interval.high, COMPARED[metric])
         entries.append(entry)
+    adjust_p_values(entries)
     if reference is None:
         sign = -1 if COMPARED[metric] else 1
         entries.sort(key=lambda entry: (entry["mean"] is None, sign * (entry["mean"] or 0)))

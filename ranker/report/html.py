@@ -4,6 +4,7 @@ Foreign text (names, slices, configuration) stays text: everything is escaped, a
 could disguise it are replaced.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,9 +13,12 @@ from markupsafe import Markup
 from ranker.report import wording
 from ranker.report.cards import GAUGE_WIDTH, headline_cards, metric_rows
 from ranker.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from ranker.report.constraints import describe_constraint
 from ranker.report.encoding import Json
+from ranker.report.feasibility import describe_held_out
 from ranker.report.figures import task_figures, training_figures
 from ranker.report.forest import FOREST_WIDTH, forests, group_forests
+from ranker.report.search import describe_search
 from ranker.report.sweep_figures import pareto_figure, sweep_plot
 
 
@@ -31,6 +35,11 @@ def render_comparison(comparison: Json) -> str:
 def render_groups(comparison: Json) -> str:
     """The page for groups of runs, or a sweep, of `ranker.report.sweep`; a pure function of it."""
     return _environment().get_template("groups.html.j2").render(report=comparison)
+
+
+def render_page(template: str, report: Json, **helpers: Callable[..., Any]) -> str:
+    """The page of any template, which may call the helpers; a pure function of the report."""
+    return _environment().get_template(template).render(report=report, **helpers)
 
 
 def _environment() -> Environment:
@@ -51,6 +60,9 @@ def _environment() -> Environment:
         "p_value": wording.p_value,
     }
     environment.globals |= {
+        "describe_constraint": describe_constraint,
+        "describe_held_out": describe_held_out,
+        "describe_search": describe_search,
         "headline_cards": headline_cards,
         "metric_rows": metric_rows,
         "forests": forests,

@@ -4,8 +4,16 @@ from collections.abc import Iterable, Sequence
 
 from ranker.report import wording
 from ranker.report.cards import metric_rows
+from ranker.report.constraints import describe_constraint
 from ranker.report.encoding import Json
+from ranker.report.feasibility import describe_held_out
 from ranker.report.forest import TITLES
+from ranker.report.search import describe_search
+
+MULTIPLE = (
+    "p corrected is p after Holm's correction for the number of differences of the metric, and "
+    "the intervals are not corrected."
+)
 
 # what Markdown or the HTML inside it would act upon
 _ACTIVE = "\\`*_{}[]()<>#|~!&$@"
@@ -23,10 +31,38 @@ def render_markdown(report: Json) -> str:
     ]
     for task in report["tasks"]:
         lines += ["", *_task(task)]
+    lines += _extras(report)
     if report["environment"]:
         rows = [[escape(name), escape(value)] for name, value in report["environment"].items()]
         lines += ["", "## Environment", "", *table(["", ""], rows)]
     return "\n".join(lines) + "\n"
+
+
+def _extras(report: Json) -> list[str]:
+    """What only some reports have, and the facts of the data."""
+    lines = []
+    if report["baseline"]:
+        lines += ["", f"## Against {escape(report['baseline']['run'])}", ""]
+        lines += [escape(report["baseline"]["summary"])]
+        changes = [[escape(value) for value in change] for change in report["baseline"]["changes"]]
+        if changes:
+            lines += ["", *table(["key", "baseline", "this run"], changes)]
+    if report["constraints"]:
+        lines += ["", "## Constraints", ""]
+        lines += [f"- {escape(describe_constraint(found))}" for found in report["constraints"]]
+        lines += [f"- {escape(describe_held_out(found))}" for found in report["held_out"]]
+    for search in report["search"]:
+        lines += ["", f"## Search, {escape(search['encoder'])}", ""]
+        lines += [escape(describe_search(search)), ""]
+        lines += table(
+            ["history length", "rows", "hit rate"],
+            (
+                [escape(row["bucket"]), f"{row['count']:,}", wording.percent(row["hit_rate"])]
+                for row in search["by_length"]
+            ),
+        )
+    facts = [[escape(name), escape(value)] for name, value in report["data"].items()]
+    return [*lines, "", "## Data", "", *table(["", ""], facts)]
 
 
 def render_comparison_markdown(comparison: Json) -> str:
@@ -36,31 +72,79 @@ def render_comparison_markdown(comparison: Json) -> str:
         "",
         f"Baseline {escape(comparison['baseline'])}, split {escape(comparison['split'])}, "
         f"{comparison['rows']:,} rows, {comparison['users']:,} users. Differences are paired; "
-        "p-values are not corrected for the number of comparisons.",
+        f"{MULTIPLE}",
     ]
     for task in comparison["tasks"]:
         for metric in task["metrics"]:
             lines += ["", f"## {escape(task['name'])}, {TITLES[metric['name']]}", ""]
             lines += table(
-                ["run", "value", "difference", "interval", "p", "finding"],
+                ["run", "value", "difference", "interval", "p", "p corrected", "finding"],
                 (_compared(run) for run in metric["runs"]),
             )
     return "\n".join(lines) + "\n"
 
 
-def _compared(run: Json) -> list[str]:
-    value = escape(run["reason"]) if run["value"] is None else wording.decimal(run["value"])
-    difference = run["difference"]
+def render_groups_markdown(comparison: Json) -> str:
+    """Plain Markdown of groups of runs, or of a sweep, of `ranker.report.sweep`."""
+    baseline = f"Baseline {escape(comparison['baseline'])}, s" if comparison["baseline"] else "S"
+    lines = [
+        f"# {escape(comparison['title'])}",
+        "",
+        *(f"{escape(line)}\n" for line in comparison["summary"]),
+        f"{baseline}plit {escape(comparison['split'])}, {comparison['rows']:,} rows, "
+        f"{comparison['users']:,} users. A group holds runs that differ in their seed only. "
+        f"Intervals add the spread over users and over seeds; differences are paired; {MULTIPLE}",
+    ]
+    for task in comparison["tasks"]:
+        for metric in task["metrics"]:
+            lines += ["", f"## {escape(task['name'])}, {TITLES[metric['name']]}", ""]
+            lines += table(
+                ["group", "runs", "mean", "difference", "interval", "p", "p corrected", "finding"],
+                (_grouped(group) for group in metric["groups"]),
+            )
+    if comparison["sweep"]:
+        sweep = comparison["sweep"]
+        lines += ["", "## Points", ""]
+        lines += table(
+            ["point", "state", escape(sweep["objective"]), "seconds", "reason"],
+            (
+                [
+                    escape(point["name"]),
+                    point["state"],
+                    wording.decimal(point["objective"]),
+                    f"{point['seconds']:.0f}",
+                    escape(point["reason"]),
+                ]
+                for point in sweep["points"]
+            ),
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _grouped(group: Json) -> list[str]:
+    mean = escape(group["reason"]) if group["mean"] is None else wording.decimal(group["mean"])
+    if group["interval"]:
+        mean += f" ({escape(wording.between(group['interval']))})"
+    return [escape(group["group"]), f"{len(group['runs'])}", mean, *_difference(group)]
+
+
+def _difference(entry: Json) -> list[str]:
+    """Difference, interval, p, corrected p and finding of a run or group."""
+    difference = entry["difference"]
     if difference is None:
-        return [escape(run["run"]), value, "", "", "", ""]
+        return [""] * 5
     return [
-        escape(run["run"]),
-        value,
         wording.signed(difference["difference"], 5),
         escape(wording.between(difference["interval"], 5)),
         escape(wording.p_value(difference["p_value"])),
-        run["verdict"] or "",
+        escape(wording.p_value(difference["p_adjusted"])),
+        entry["verdict"] or "",
     ]
+
+
+def _compared(run: Json) -> list[str]:
+    value = escape(run["reason"]) if run["value"] is None else wording.decimal(run["value"])
+    return [escape(run["run"]), value, *_difference(run)]
 
 
 def escape(text: str) -> str:

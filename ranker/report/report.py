@@ -1,16 +1,22 @@
 """report.json, .md and .html: the evaluation of a predictions file, without the model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ranker.report.baseline import build_baseline
+from ranker.report.compare import ComparisonContext
+from ranker.report.constraints import last_constraints
 from ranker.report.context import ReportContext, TaskContext
 from ranker.report.correction import correct_sampling
 from ranker.report.curves import build_curves
-from ranker.report.encoding import Json, metric_json
+from ranker.report.data_facts import describe_rows
+from ranker.report.encoding import Json
 from ranker.report.entire_space import build_entire_space
 from ranker.report.evaluated import evaluation_mask, task_rows
+from ranker.report.feasibility import describe_held_out, held_out_constraints
 from ranker.report.files import replace_file
 from ranker.report.html import render_html
 from ranker.report.markdown import render_markdown
@@ -56,11 +62,20 @@ def build_report(predictions: Predictions, context: ReportContext) -> Json:
             "seed": context.seed,
         },
         "tasks": [_build_task(predictions, task, context) for task in context.tasks],
+        "baseline": _baseline(predictions, context),
         "training": training_series(context.records),
+        "constraints": last_constraints(context.records),
+        "held_out": held_out_constraints(context.records, context.environment.get("checkpoint")),
+        "search": [dict(search) for search in context.search],
+        "data": describe_rows(predictions, time_unit=context.time_unit) | dict(context.data),
         "config": context.config,
         "environment": dict(context.environment),
     }
-    report["summary"] = " ".join(f"{task['name']}: {task['summary']}" for task in report["tasks"])
+    parts = [f"{task['name']}: {task['summary']}" for task in report["tasks"]]
+    if report["baseline"]:
+        parts.append(f"Against {report['baseline']['run']}: {report['baseline']['summary']}")
+    parts += [describe_held_out(constraint) for constraint in report["held_out"]]
+    report["summary"] = " ".join(parts)
     return report
 
 
@@ -84,7 +99,7 @@ def write_report(directory: Path, report: Json) -> tuple[Path, Path]:
 def _build_task(predictions: Predictions, task: TaskContext, context: ReportContext) -> Json:
     mask = evaluation_mask(predictions, task.name)
     rows = task_rows(predictions, task.name, mask)
-    measured = measure(rows, context, names=ALL_METRICS)
+    measured = measure(rows, context, names=ALL_METRICS, further=context.metrics)
     tables = cut_slices(predictions, task.name, context)
     weighed = int(np.count_nonzero(predictions.weight > 0))
     section = {
@@ -98,7 +113,6 @@ def _build_task(predictions: Predictions, task: TaskContext, context: ReportCont
         "weighted": rows.weights is not None,
         "remarks": find_remarks(rows, measured["metrics"]),
         **measured,
-        "more": {name: metric_json(metric(rows)) for name, metric in context.metrics.items()},
         "curves": build_curves(rows, num_bins=context.num_bins),
         "entire_space": build_entire_space(predictions, task.name, context),
         "slices": build_slices(predictions, task.name, tables, context),
@@ -107,6 +121,28 @@ def _build_task(predictions: Predictions, task: TaskContext, context: ReportCont
         ),
     }
     return section | {"summary": summarize_task(section)}
+
+
+def _baseline(predictions: Predictions, context: ReportContext) -> Json | None:
+    baseline = context.baseline
+    if baseline is None:
+        return None
+    # the same correction for both, or their probabilities would differ by it
+    corrected = correct_sampling(baseline.predictions, context.negative_sampling_rates)
+    name = baseline.run if baseline.run != context.run else f"{baseline.run} (baseline)"
+    comparison = ComparisonContext(
+        split=context.split,
+        baseline=name,
+        level=context.level,
+        num_replicates=context.num_replicates,
+        seed=context.seed,
+    )
+    return build_baseline(
+        predictions,
+        replace(baseline, run=name, predictions=corrected),
+        run=context.run,
+        context=comparison,
+    )
 
 
 def _space(task: TaskContext, rows: int, weighed: int) -> str:

@@ -14,7 +14,7 @@ from ranker.report.encoding import Json
 from ranker.report.files import replace_file
 from ranker.report.markdown import escape, table
 from ranker_data.layout import STATS_FILE
-from ranker_data.schema import Schema
+from ranker_data.schema import Field, Schema
 
 ASK = "_To be said by the people responsible._"
 
@@ -86,7 +86,7 @@ def render_data_card(schema: Schema, stats: Json) -> str:
                 side,
                 field.kind,
                 escape(field.table or ""),
-                f"{schema.table(field.table).num_embeddings:,}" if field.table else "",
+                _rows(schema, field),
             ]
             for side, field in [
                 *((field.side, field) for field in schema.fields),
@@ -123,6 +123,13 @@ def _inputs(schema: Schema) -> list[list[str]]:
     return [
         [part, ", ".join(escape(field.name) for field in fields)] for part, fields in parts.items()
     ]
+
+
+def _rows(schema: Schema, field: Field) -> str:
+    if field.table is None:
+        return ""
+    size = schema.table(field.table).num_embeddings
+    return "hashed, no vocabulary" if size is None else f"{size:,}"
 
 
 def _facts(values: Json) -> list[str]:

@@ -31,7 +31,7 @@ def cut_slices(predictions: Predictions, task: str, context: ReportContext) -> d
             continue
         by_value = found <= MAX_SLICES or name in ("domain", *context.categories)
         names = context.value_names.get(name, {})
-        tables[name] = list(_by_value(values, mask, names) if by_value else _by_range(values, mask))
+        tables[name] = list((_by_value if by_value else _by_range)(values, mask, names))
     return tables
 
 
@@ -67,14 +67,15 @@ def _by_value(values: IntArray, mask: BoolArray, names: Mapping[int, str]) -> It
         yield f"{num_rest:,} other values", rest
 
 
-def _by_range(values: IntArray, mask: BoolArray) -> Iterator[Cut]:
-    """Ranges of integers with about equally many rows; a heavy value stands alone."""
+def _by_range(values: IntArray, mask: BoolArray, names: Mapping[int, str]) -> Iterator[Cut]:
+    """Ranges of integers with about equally many rows; heavy or named values stand alone."""
     picked = values[mask]
     marks = np.quantile(picked, np.arange(NUM_BUCKETS) / NUM_BUCKETS, method="higher")
     starts, hits = np.unique(marks, return_counts=True)
-    edges = np.unique(np.concatenate([starts, starts[hits > 1] + 1, [picked.max() + 1]]))
+    alone = np.concatenate([starts[hits > 1], [name for name in names if name in picked]])
+    edges = np.unique(np.concatenate([starts, alone, alone + 1, [picked.max() + 1]])).astype(int)
     for low, high in pairwise(edges):
-        label = str(low) if low == high - 1 else f"{low} to {high - 1}"
+        label = f"{low} to {high - 1}" if low < high - 1 else names.get(int(low), str(low))
         inside = mask & (values >= low) & (values < high)
         if inside.any():
             yield label, inside

@@ -14,7 +14,9 @@ from ranker.report.files import replace_file
 from ranker.report.groups import RunMeasurement, compare_groups
 from ranker.report.html import render_groups
 from ranker.report.importance import explained_shares
+from ranker.report.markdown import render_groups_markdown
 from ranker.report.pareto import pareto_front
+from ranker.report.wording import p_value
 
 SCHEMA_VERSION = 1
 
@@ -100,10 +102,15 @@ def build_sweep_report(points: Sequence[SweptPoint], context: SweepContext) -> J
 
 
 def write_groups(directory: Path, name: str, comparison: Json) -> tuple[Path, Path]:
-    """Write `name`.json and `name`.html, each whole or not at all; returns their paths."""
+    """Write `name`.json, .md and .html, each whole or not at all.
+
+    Returns:
+        Paths of the JSON and of the page.
+    """
     json_path, html_path = directory / f"{name}.json", directory / f"{name}.html"
     for path, text in (
         (json_path, json.dumps(comparison, indent=1, allow_nan=False, ensure_ascii=False) + "\n"),
+        (directory / f"{name}.md", render_groups_markdown(comparison)),
         (html_path, render_groups(comparison)),
     ):
         with replace_file(path) as temporary:
@@ -221,13 +228,27 @@ def _verdict_of(task: Json, metric: str) -> str:
         if len(shown) > MAX_NAMED:
             parts.append(f"{len(shown)} groups are {found}")
         else:
-            parts += [
-                f"{group['group']} is {found} by {abs(group['difference']['difference']):.4f}"
-                for group in shown
-            ]
+            parts += [_shown(group, found, several=len(others) > 1) for group in shown]
     unclear = [g["group"] for g in others if g["verdict"] not in ("better", "worse")]
     if len(unclear) > MAX_NAMED:
         parts.append(f"no difference is shown to {len(unclear)} groups")
     elif unclear:
         parts.append(f"no difference is shown to {', '.join(unclear)}")
     return f"{text}; {'; '.join(parts)}."
+
+
+def _shown(group: Json, found: str, *, several: bool) -> str:
+    """A difference that is shown, with its interval, and whether it stays so among several."""
+    difference = group["difference"]
+    low, high = sorted(abs(difference["interval"][end]) for end in ("low", "high"))
+    text = f"{group['group']} is {found} by {abs(difference['difference']):.4f}"
+    text += f" ({difference['interval']['level']:.0%} interval {low:.4f} to {high:.4f}, "
+    text += f"p {_probability(difference['p_value'])}"
+    if several:
+        text += f", {_probability(difference['p_adjusted'])} after correction"
+    return text + ")"
+
+
+def _probability(value: float) -> str:
+    text = p_value(value)
+    return text if text.startswith("<") else f"= {text}"

@@ -5,6 +5,9 @@ from ranker.report.compared import COMPARED
 from ranker.report.encoding import Json
 from ranker.report.parallel import ParallelPlot, parallel_plot
 
+# more groups than this would write over each other
+MAX_LABELS = 8
+
 
 def sweep_plot(report: Json) -> ParallelPlot | None:
     """Parallel coordinates of the finished points; None if there are fewer than two."""
@@ -40,7 +43,12 @@ def pareto_figure(pareto: Json) -> Chart | None:
         y_ticks=y.ticks(),
         lines=[Line(path=path, color="guide")],
         dots=[
-            Dot(x=x(left), y=y(top), color="one" if name in pareto["front"] else "two")
+            Dot(
+                x=x(left),
+                y=y(top),
+                color="one" if name in pareto["front"] else "two",
+                label=name if len(groups) <= MAX_LABELS else "",
+            )
             for name, (left, top) in groups.items()
         ],
     )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ranker.report.constraints import CONSTRAINT, MULTIPLIER
 from ranker.report.encoding import Json
 
 MAX_POINTS = 400
@@ -13,9 +14,10 @@ DRAWN_METRICS = ("loss", "auc", "gauc", "logloss")
 
 
 def training_series(records: Sequence[Mapping[str, Any]]) -> Json:
-    """Series of [step, value] by metric and by name ("valid ctr.auc"), thinned to MAX_POINTS.
+    """Series of [step, value] by chart and by name ("valid ctr.auc"), thinned to MAX_POINTS.
 
-    Undefined and non-finite values are left out: a line has a gap where a run had none.
+    Undefined and non-finite values are left out: a line has a gap where a run had none. Charts are
+    DRAWN_METRICS, "multipliers", and "constraint <name>" of constrained training.
 
     Args:
         records: lines of metrics.jsonl, {"kind": "train" or a split, "step": ..., key: value}.
@@ -23,18 +25,28 @@ def training_series(records: Sequence[Mapping[str, Any]]) -> Json:
     series: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for record in records:
         for key, value in record.items():
-            metric = key.rpartition(".")[2]
-            if metric not in DRAWN_METRICS or not isinstance(value, int | float):
-                continue
-            if math.isfinite(value):
-                lines = series.setdefault(metric, {})
-                points = lines.setdefault(f"{record['kind']} {key}", [])
+            place = _place(str(record["kind"]), key)
+            if place is not None and isinstance(value, int | float) and math.isfinite(value):
+                chart, name = place
+                points = series.setdefault(chart, {}).setdefault(name, [])
                 points.append((float(record["step"]), float(value)))
+    later = [chart for chart in series if chart not in DRAWN_METRICS]
     return {
-        metric: {name: _thin(points) for name, points in series[metric].items()}
-        for metric in DRAWN_METRICS
-        if metric in series
+        chart: {name: _thin(points) for name, points in series[chart].items()}
+        for chart in (*DRAWN_METRICS, *later)
+        if chart in series
     }
+
+
+def _place(kind: str, key: str) -> tuple[str, str] | None:
+    """The chart and the line that a value belongs to; None for what is not drawn."""
+    if key.startswith(MULTIPLIER):
+        return "multipliers", key.removeprefix(MULTIPLIER)
+    if key.startswith(CONSTRAINT):
+        name, _, what = key.removeprefix(CONSTRAINT).rpartition("/")
+        return f"constraint {name}", what
+    metric = key.rpartition(".")[2]
+    return (metric, f"{kind} {key}") if metric in DRAWN_METRICS else None
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> list[list[float]]:

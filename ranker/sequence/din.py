@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ranker.modules.behavior import BehaviorInput, CrossMode
 from ranker.modules.dice import global_moments
-from ranker.modules.windows import latest_behaviors
+from ranker.modules.windows import check_max_length, latest_behaviors
 from ranker.slots import SequenceInputs
 from ranker_kernels.din_attention import (
     Activation,
@@ -51,8 +51,7 @@ class DIN(nn.Module):
         max_length: int | None = None,
     ) -> None:
         super().__init__()
-        if max_length is not None and max_length < 1:
-            raise ValueError(f"din max_length is {max_length}; must be at least 1, or null for all")
+        check_max_length("din", max_length)
         self.max_length = max_length
         self.output_dim = query_dim
         self.activation = activation

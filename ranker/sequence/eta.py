@@ -1,14 +1,17 @@
 """ETA, End-to-end Target Attention with hashed search (Chen et al., 2021)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ranker.modules.target_attention import TargetAttention
-from ranker.slots import SequenceInputs
-from ranker_kernels.search_topk import search_topk
+from ranker.modules.two_stage import TwoStageEncoder
+from ranker.slots import SearchInputs
+from ranker_kernels.hamming_topk import hamming_topk, pack_bits
+
+# behaviours hashed at once: before they are packed, codes are larger than the behaviours
+_ROWS_AT_ONCE = 1 << 14
 
 
-class ETA(nn.Module):
+class ETA(TwoStageEncoder):
     """Searches the k nearest behaviours by the Hamming distance of SimHash codes, then attends.
 
     A code is sign(R e) with fixed random R, so its distance estimates the angle of embeddings. The
@@ -37,38 +40,30 @@ class ETA(nn.Module):
         head_dim: int = 16,
         hash_seed: int = 0,
     ) -> None:
-        super().__init__()
-        for name, size in (("k", k), ("num_bits", num_bits)):
-            if size < 1:
-                raise ValueError(f"eta {name} is {size}; must be at least 1")
-        self.k = k
-        self.output_dim = output_dim
-        self.attention = TargetAttention(
+        super().__init__(
             query_dim=query_dim,
             cross_dim=cross_dim,
+            output_dim=output_dim,
+            k=k,
             num_heads=num_heads,
             head_dim=head_dim,
-            output_dim=output_dim,
         )
+        if num_bits < 1:
+            raise ValueError(f"num_bits is {num_bits}; must be at least 1")
         generator = torch.Generator().manual_seed(hash_seed)
         self.register_buffer("directions", torch.randn(query_dim, num_bits, generator=generator))
 
     directions: Tensor
 
-    def forward(self, inputs: SequenceInputs) -> Tensor:
-        """Returns [C, output_dim]; an empty window gives zeros."""
-        query = self.attention.absorb(inputs.query)
-        return self.attention.attend_selected(inputs, query, self.search(inputs))
-
-    @torch.no_grad()
-    def search(self, inputs: SequenceInputs) -> Tensor:
+    def search(self, inputs: SearchInputs) -> Tensor:
         """Returns the selected behaviours [C, k], -1 for none."""
-        query, keys = self._codes(inputs.query), self._codes(inputs.behaviors)
-        # the product of two codes is num_bits - 2 distance; less than 1 breaks ties by recency
-        count = len(keys)
-        recency = torch.arange(count, device=keys.device) / max(count, 1)
-        return search_topk(query.unsqueeze(1), keys, recency.unsqueeze(1), inputs.windows, k=self.k)
-
-    def _codes(self, embedded: Tensor) -> Tensor:
-        """Returns codes of -1 and 1, [rows, num_bits]."""
-        return torch.where(embedded @ self.directions >= 0, 1.0, -1.0)
+        query = pack_bits(inputs.query @ self.directions >= 0)
+        keys = torch.cat(
+            [
+                pack_bits(
+                    inputs.behaviors.between(begin, begin + _ROWS_AT_ONCE) @ self.directions >= 0
+                )
+                for begin in range(0, max(len(inputs.behaviors), 1), _ROWS_AT_ONCE)
+            ]
+        )
+        return hamming_topk(query, keys, inputs.windows, k=self.k)

@@ -19,6 +19,8 @@ class FullAttention(nn.Module):
         head_dim: width of a head.
     """
 
+    max_length = None
+
     def __init__(
         self,
         *,

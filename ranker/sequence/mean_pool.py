@@ -19,6 +19,8 @@ class MeanPool(nn.Module):
             "auto" adds if there are any.
     """
 
+    max_length = None
+
     def __init__(self, *, query_dim: int, cross_dim: int, cross: CrossMode = "auto") -> None:
         super().__init__()
         self.behavior = BehaviorInput(query_dim=query_dim, cross_dim=cross_dim, cross=cross)

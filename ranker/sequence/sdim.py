@@ -25,6 +25,8 @@ class SDIM(nn.Module):
         hash_seed: of the random directions; kept in checkpoints with the weights.
     """
 
+    max_length = None
+
     def __init__(
         self,
         *,

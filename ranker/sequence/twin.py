@@ -2,17 +2,17 @@
 
 from typing import Literal, get_args
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ranker.modules.target_attention import TargetAttention
-from ranker.slots import SequenceInputs
+from ranker.modules.projections import Projections
+from ranker.modules.two_stage import TwoStageEncoder
+from ranker.slots import SearchInputs
 from ranker_kernels.search_topk import search_topk
 
-ScorePrecision = Literal["float32", "bfloat16"]
+ScorePrecision = Literal["float32", "bfloat16", "int8"]
 
 
-class TWIN(nn.Module):
+class TWIN(TwoStageEncoder):
     """Searches the k behaviours that matter to a candidate, and attends to them.
 
     Search (GSU) and attention (ESU) use the same scores with the same parameters, so the search
@@ -30,7 +30,8 @@ class TWIN(nn.Module):
         k: behaviours that the search keeps (the paper: 100).
         num_heads: heads; each has its say in the search by the paper's round robin.
         head_dim: width of a head.
-        score_precision: of the operands of the search; the attention takes the model's own.
+        score_precision: float32, bfloat16 or int8: to what the operands of the search are rounded.
+            The attention takes the model's own.
 
     Raises:
         ValueError: a size is less than 1, or the precision is unknown.
@@ -47,40 +48,50 @@ class TWIN(nn.Module):
         head_dim: int = 16,
         score_precision: ScorePrecision = "float32",
     ) -> None:
-        super().__init__()
-        if k < 1:
-            raise ValueError(f"twin k is {k}; must be at least 1")
-        if score_precision not in get_args(ScorePrecision):
-            raise ValueError(
-                f"twin score_precision is {score_precision!r}; must be one of "
-                f"{', '.join(get_args(ScorePrecision))}"
-            )
-        self.k = k
-        self.score_dtype = getattr(torch, score_precision)
-        self.output_dim = output_dim
-        self.attention = TargetAttention(
+        super().__init__(
             query_dim=query_dim,
             cross_dim=cross_dim,
+            output_dim=output_dim,
+            k=k,
             num_heads=num_heads,
             head_dim=head_dim,
-            output_dim=output_dim,
         )
+        if score_precision not in get_args(ScorePrecision):
+            raise ValueError(
+                f"score_precision is {score_precision!r}; must be one of "
+                f"{', '.join(get_args(ScorePrecision))}"
+            )
+        self.score_precision = score_precision
+        # scripts/evaluate.py projections=<folder> puts them here; training computes its own scores
+        self.projections: Projections | None = None
 
-    def forward(self, inputs: SequenceInputs) -> Tensor:
-        """Returns [C, output_dim]; an empty window gives zeros."""
-        query = self.attention.absorb(inputs.query)
-        return self.attention.attend_selected(inputs, query, self.search(inputs, query))
-
-    @torch.no_grad()
-    def search(self, inputs: SequenceInputs, query: Tensor) -> Tensor:
-        """Returns the selected behaviours [C, k] of absorbed candidates [C, H, D], -1 for none."""
+    def search(self, inputs: SearchInputs) -> Tensor:
+        """Returns the selected behaviours [C, k], -1 for none."""
+        cache = self.projections
+        if cache is None:
+            query, keys = self.attention.absorb(inputs.query), inputs.behaviors
+        else:
+            query = cache.query(self.attention.project_query(inputs.query))
+            keys = cache.keys(inputs.behavior_ids)
         return search_topk(
-            self._rounded(query),
-            self._rounded(inputs.behaviors),
-            self.attention.bias(inputs.cross, inputs.log_size),
+            round_rows(query, self.score_precision),
+            keys.map(lambda values: round_rows(values, self.score_precision)),
+            self.attention.search_bias(inputs.cross, inputs.log_size),
             inputs.windows,
             k=self.k,
         )
 
-    def _rounded(self, operand: Tensor) -> Tensor:
-        return operand if self.score_dtype == torch.float32 else operand.to(self.score_dtype)
+
+def round_rows(rows: Tensor, precision: ScorePrecision) -> Tensor:
+    """Rounds vectors [..., D] to what a search in low precision would read.
+
+    int8 has one scale for each vector: its largest element is 127.
+    """
+    match precision:
+        case "float32":
+            return rows
+        case "bfloat16":
+            return rows.bfloat16()
+        case "int8":
+            scale = rows.abs().amax(dim=-1, keepdim=True).clamp_min(1e-30) / 127
+            return (rows / scale).round() * scale

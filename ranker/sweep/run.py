@@ -27,12 +27,14 @@ class SweepJob:
         parameters: what varies.
         fixed: overrides of every point, checked already.
         search: who proposes points, not started yet.
+        launcher: constructor of what starts them, given scripts, fixed and options.
     """
 
     options: SweepOptions
     parameters: list[Parameter]
     fixed: list[str]
     search: Search
+    launcher: Callable[..., Launcher]
 
 
 def run_sweep(job: SweepJob, launcher: Launcher, *, say: Callable[[str], None] = print) -> Path:

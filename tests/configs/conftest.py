@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from ranker.config import build_train_job, to_plain
 from ranker.job import TrainJob
 from ranker_data.datasets.synthetic import SyntheticConverter
+from ranker_data.frequencies import write_frequencies
 from ranker_data.simulator.world import WorldConfig
 
 SMALL = [
@@ -27,7 +28,9 @@ def small_simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_users=100, num_items=100, num_categories=10, events_per_user=20, requests_per_user=4
     )
     out = tmp_path_factory.mktemp("simulated") / "data"
-    SyntheticConverter(world=world, num_parts=4).prepare(None, out)
+    schema = SyntheticConverter(world=world, num_parts=4).prepare(None, out)
+    # what regularizer=[mba] reads
+    write_frequencies(out, schema, max_length=50)
     return out
 
 

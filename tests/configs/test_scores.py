@@ -33,7 +33,7 @@ def score(job: TrainJob, module: TrainModule, shuffle: bool) -> dict[str, torch.
     pieces, ids = [], []
     with torch.no_grad():
         for batch in job.build_loader("train", ALONE, shuffle=shuffle).batches():
-            pieces.append(module.model(batch))
+            pieces.append(module.model(batch)[0])
             ids.append(batch.sample_id)
     sample_ids = torch.cat(ids)
     order = sample_ids.argsort()

@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,7 @@ from ranker_data.layout import behaviors_path, samples_path
 from ranker_data.loader import LoaderOptions, RankingLoader
 from ranker_data.reader import DataError
 from ranker_data.schema import Schema
+from ranker_data.shard import read_shard
 
 
 def build(
@@ -23,10 +25,12 @@ def build(
     split: str = "train",
     batch_size: int = 32,
     samples_per_user: int = 1,
-    num_streams: int = 4,
+    num_streams: int | None = 4,
     max_length: int = 10,
+    cache_dir: str | None = None,
     rank: int = 0,
     world_size: int = 1,
+    pin_memory: bool = False,
 ) -> RankingLoader:
     return RankingLoader(
         root=root,
@@ -37,11 +41,13 @@ def build(
             max_length=max_length,
             num_streams=num_streams,
             samples_per_user=samples_per_user,
+            cache_dir=cache_dir,
         ),
         seed=7,
         shuffle=split == "train",
         rank=rank,
         world_size=world_size,
+        pin_memory=pin_memory,
     )
 
 
@@ -287,6 +293,83 @@ def test_a_missing_part_is_named(
 def test_too_few_rows_for_one_batch(tiny_dataset: Path, tiny_schema: Schema) -> None:
     with pytest.raises(DataError, match=r"less than one batch of 100000; lower loader.batch_size"):
         build(tiny_dataset, tiny_schema, batch_size=100_000)
+
+
+def test_pinned_batches_come_from_a_thread(
+    tiny_dataset: Path, tiny_schema: Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+
+    def pin(batch: RankingBatch) -> RankingBatch:
+        threads.add(threading.current_thread().name)
+        return batch
+
+    # pinning itself needs a GPU
+    monkeypatch.setattr(RankingBatch, "pin_memory", pin)
+    loader = build(tiny_dataset, tiny_schema, pin_memory=True)
+    assert consumed(loader) == consumed(build(tiny_dataset, tiny_schema))
+    assert threads == {"ranker-loader"}
+
+
+def test_the_number_of_streams_follows_the_parts_if_it_is_not_given(
+    make_tiny_dataset: Callable[..., Path], tiny_schema: Schema, tmp_path: Path
+) -> None:
+    root = make_tiny_dataset(tmp_path / "data", num_parts=3)
+    loader = build(root, tiny_schema, num_streams=None)
+    assert loader.plan.num_streams == 2
+    with pytest.raises(ValueError, match=r"num_streams \(4\) must not exceed .* parts \(3\)"):
+        build(root, tiny_schema, num_streams=4)
+    with pytest.raises(ValueError, match=r"\(2\) must be a multiple of the number of ranks \(4\)"):
+        build(root, tiny_schema, num_streams=None, world_size=4)
+
+
+def test_memory_holds_the_generations_of_a_batch_and_reads_each_part_once(
+    make_tiny_dataset: Callable[..., Path],
+    tiny_schema: Schema,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = make_tiny_dataset(tmp_path / "data", num_parts=8, users_per_part=6)
+    read: list[int] = []
+
+    def counted(*args: Any) -> Any:
+        read.append(args[3])
+        return read_shard(*args)
+
+    monkeypatch.setattr("ranker_data.store.read_shard", counted)
+    monkeypatch.setattr("ranker_data.loader._BLOCK_ROWS", 1)
+    # 4 generations of 2 parts each; their borders lie within batches
+    loader = build(root, tiny_schema, num_streams=2, batch_size=32)
+    assert loader.num_steps > 4
+    list(loader.batches(epoch=1))
+    assert sorted(read) == list(range(8))
+
+
+def test_a_history_that_shrinks_is_refused(
+    make_tiny_dataset: Callable[..., Path], tiny_schema: Schema, tmp_path: Path
+) -> None:
+    root = make_tiny_dataset(tmp_path / "data")
+    rows = pq.read_table(samples_path(root, "train", 0)).to_pylist()
+    row = next(
+        i
+        for i in range(1, len(rows))
+        if rows[i]["user"] == rows[i - 1]["user"] and rows[i - 1]["history_end"] > 0
+    )
+    rewrite(samples_path(root, "train", 0), "history_end", row, 0)
+    with pytest.raises(DataError, match=rf"row {row}: history_end is 0, but \d+ for the user's"):
+        build(root, tiny_schema).check()
+
+
+def test_a_part_that_is_replaced_while_a_run_reads_is_refused(
+    make_tiny_dataset: Callable[..., Path], tiny_schema: Schema, tmp_path: Path
+) -> None:
+    root = make_tiny_dataset(tmp_path / "data")
+    for cache_dir in (None, str(tmp_path / "cache")):
+        path = samples_path(root, "train", 1)
+        loader = build(root, tiny_schema, cache_dir=cache_dir)
+        pq.write_table(pq.read_table(path).slice(1), path)
+        with pytest.raises(DataError, match=r"part-00001.parquet had \d+ rows when this process"):
+            loader.check()
 
 
 def test_a_batch_moves_as_a_whole(tiny_dataset: Path, tiny_schema: Schema) -> None:

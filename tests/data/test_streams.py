@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker_data.streams import StreamPlan, prefix_counts, shuffle_rows, streams_of
+from ranker_data.streams import (
+    StreamPlan,
+    default_num_streams,
+    prefix_counts,
+    shuffle_rows,
+    streams_of,
+)
 
 
 def merged_order(sizes: list[int]) -> list[int]:
@@ -15,9 +21,11 @@ def merged_order(sizes: list[int]) -> list[int]:
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6))
 def test_prefix_counts_equal_the_sorted_order(sizes: list[int]) -> None:
     order = merged_order(sizes)
-    for length in range(len(order) + 1):
-        expected = np.bincount(order[:length], minlength=len(sizes))
-        np.testing.assert_array_equal(prefix_counts(np.array(sizes), length), expected)
+    expected = [
+        np.bincount(order[:length], minlength=len(sizes)) for length in range(len(order) + 1)
+    ]
+    found = prefix_counts(np.array(sizes), np.arange(len(order) + 1))
+    np.testing.assert_array_equal(found, expected)
 
 
 @given(
@@ -26,7 +34,7 @@ def test_prefix_counts_equal_the_sorted_order(sizes: list[int]) -> None:
 )
 def test_a_plan_visits_each_row_once_in_steps_of_a_batch(sizes: list[int], drop_last: bool) -> None:
     plan = StreamPlan(part_sizes=tuple(sizes), num_streams=4, batch_size=16, drop_last=drop_last)
-    positions = np.stack([plan.positions(step) for step in range(plan.num_steps + 1)])
+    positions = plan.positions(0, plan.num_steps)
     steps = np.diff(positions, axis=0)
     assert (steps >= 0).all()
     if drop_last:
@@ -35,6 +43,13 @@ def test_a_plan_visits_each_row_once_in_steps_of_a_batch(sizes: list[int], drop_
     else:
         assert (steps.sum(1) <= 16).all()
         np.testing.assert_array_equal(positions[-1], plan.stream_sizes())
+
+
+@pytest.mark.parametrize(("num_parts", "expected"), [(1, 1), (3, 2), (4, 4), (15, 8), (64, 16)])
+def test_the_default_number_of_streams_depends_on_the_parts_alone(
+    num_parts: int, expected: int
+) -> None:
+    assert default_num_streams(num_parts) == expected
 
 
 def test_streams_of_deals_all_streams_and_refuses_an_uneven_deal() -> None:

@@ -67,7 +67,8 @@ class Runner:
         lines = (self.run_root / name / "metrics.jsonl").read_text().splitlines()
         records = [json.loads(line) for line in lines]
         for record in records:
-            record.pop("samples_per_second", None)
+            for name in ("samples_per_second", "data_wait_fraction", "memory_gb"):
+                record.pop(name, None)
         return records
 
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ranker.checkpoint import CheckpointError, list_checkpoints
+from ranker.checkpoint_files import CheckpointError, list_checkpoints
+from ranker.exit_codes import NonFiniteError
 from ranker.run_dir import RunDirError, claim_run_dir
-from ranker.trainer import NonFiniteLossError
 from ranker_data.layout import samples_path
 from ranker_data.reader import DataError
 
@@ -162,7 +162,7 @@ def test_a_broken_model_is_never_saved(runner: Any) -> None:
     runner.alone("run", "trainer.max_steps=4")
     before = list_checkpoints(runner.run_root / "run" / "checkpoints")
     overrides = ["optimizer.dense_lr=1e30", "optimizer.sparse_lr=1e30"]
-    with pytest.raises(NonFiniteLossError, match=r"the loss is nan at step"):
+    with pytest.raises(NonFiniteError, match=r"the loss is not finite at step"):
         runner.alone("broken", *overrides, "trainer.log_every_steps=100")
     assert len(before) == 2
     assert not list_checkpoints(runner.run_root / "broken" / "checkpoints")

@@ -179,12 +179,10 @@ def test_kernels_compile_for_hopper_without_spilling_much() -> None:
     assert len(kernels) == 9
     for kernel in kernels:
         assert kernel["shared_bytes"] <= 227 * 1024, kernel
-        assert kernel["spilled_bytes"] <= 512, kernel
-        half_precision = kernel["dtype"] == "torch.bfloat16"
+        forward, half_precision = kernel["kernel"] == "forward", kernel["dtype"] == "torch.bfloat16"
+        assert kernel["spilled_bytes"] <= (0 if forward else 300 if half_precision else 350), kernel
         assert (kernel["wgmma"] + kernel["mma"] > 0) == half_precision, kernel
-    forward = kernels[0]
-    assert forward["spilled_bytes"] == 0
-    assert forward["wgmma"] > 0
+    assert kernels[0]["wgmma"] > 0
 
 
 @pytest.mark.gpu

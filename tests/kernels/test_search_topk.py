@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ranker_kernels.search_topk import blocked, search_topk
+from ranker_kernels.search_topk import DistinctRows, blocked, search_topk
 from ranker_kernels.search_topk.merge import rank, round_robin
 from ranker_kernels.search_topk.reference import search_topk_reference, walk
 
@@ -94,8 +94,33 @@ def test_no_gradient_and_a_fake_for_tracing() -> None:
     index = search_topk(query.requires_grad_(), keys.requires_grad_(), bias, windows, k=5)
     assert not index.requires_grad
     op = torch.ops.ranker_kernels.search_topk.default
-    torch.library.opcheck(op, (query.detach(), keys.detach(), bias, windows, 5))
-    torch.library.opcheck(op, (query.detach(), keys.detach(), None, windows, 300))
+    query, keys = query.detach(), keys.detach()
+    torch.library.opcheck(op, (query, [keys], [None], bias, windows, 5))
+    rows = torch.arange(200)
+    torch.library.opcheck(op, (query, [keys[:, :5], keys[:, 5:]], [rows, None], None, windows, 300))
+
+
+def test_keys_that_repeat_may_be_given_once() -> None:
+    query, _, bias, windows = make_inputs(WINDOWS["overlapping"], integral=False)
+    generator = torch.Generator().manual_seed(8)
+    values = tuple(torch.randn(n, d, generator=generator).double() for n, d in ((30, 5), (200, 3)))
+    keys = DistinctRows(values, (torch.randint(30, (200,), generator=generator), None))
+    matrix = keys.between(0, 200)
+    assert matrix.shape == (len(keys), keys.width) == (200, 8)
+    expected = search_topk(query, matrix, bias, windows, k=9)
+    assert torch.equal(search_topk(query, keys, bias, windows, k=9), expected)
+    weight = torch.randn(8, 4, generator=generator).double()
+    torch.testing.assert_close(keys.project(weight), matrix @ weight)
+
+
+def test_it_compiles_without_a_graph_break() -> None:
+    query, keys, bias, windows = make_inputs(WINDOWS["overlapping"], integral=False)
+    search = torch.compile(
+        lambda q: search_topk(q * 2, keys, bias, windows, k=9) + 1,
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    assert torch.equal(search(query), search_topk(query * 2, keys, bias, windows, k=9) + 1)
 
 
 def test_shapes_are_checked() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ranker_kernels.target_attention import blocked, target_attention
+from ranker_kernels.target_attention import blocked, selected, target_attention
 from ranker_kernels.target_attention.reference import target_attention_reference
 
 NUM_BEHAVIORS = 60
@@ -120,16 +120,39 @@ def test_log_size_counts_a_row_several_times() -> None:
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("by", ["index", "windows"])
+def test_keys_may_be_the_first_columns_of_the_values(by: str) -> None:
+    query, keys, rest, bias = as_leaves(make_inputs(len(WINDOWS["overlapping"])))
+    values = torch.cat([keys, rest], dim=1)
+    where = torch.tensor(WINDOWS["overlapping"])
+    if by == "index":
+        position = where[:, :1] + torch.arange(60)
+        where = position.masked_fill(position >= where[:, 1:], -1)
+    leaves = (query, keys, rest, bias)
+    expected = target_attention(query, keys, values, bias, **{by: where})
+    wanted = differentiate(expected, leaves)
+    actual = target_attention(query, None, values, bias, **{by: where})
+    torch.testing.assert_close(actual, expected)
+    for grad, want in zip(differentiate(actual, leaves), wanted, strict=True):
+        torch.testing.assert_close(grad, want)
+
+
 def test_small_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     windows = torch.tensor(WINDOWS["shared"])
     leaves = as_leaves(make_inputs(len(windows)))
     expected = target_attention(*leaves, windows=windows)
     wanted = differentiate(expected, leaves)
     monkeypatch.setattr(blocked, "MAX_SCORES", 300)
-    output = target_attention(*leaves, windows=windows)
-    torch.testing.assert_close(output, expected)
-    for grad, want in zip(differentiate(output, leaves), wanted, strict=True):
-        torch.testing.assert_close(grad, want)
+    monkeypatch.setattr(selected, "MAX_GATHERED", 800)
+    position = windows[:, :1] + torch.arange(50)
+    index = position.masked_fill(position >= windows[:, 1:], -1)
+    for output in (
+        target_attention(*leaves, windows=windows),
+        target_attention(*leaves, index=index),
+    ):
+        torch.testing.assert_close(output, expected)
+        for grad, want in zip(differentiate(output, leaves), wanted, strict=True):
+            torch.testing.assert_close(grad, want)
 
 
 def test_bfloat16_stays_close() -> None:
@@ -146,8 +169,27 @@ def test_the_op_is_registered_well() -> None:
     windows = torch.tensor([(0, 60), (10, 50), (3, 3)])
     leaves = as_leaves(make_inputs(3))
     op = torch.ops.ranker_kernels.target_attention.default
-    torch.library.opcheck(op, (*leaves, windows))
-    torch.library.opcheck(op, (*leaves[:3], None, windows))
+    index = torch.tensor([[7, -1, 3, 59], [-1, -1, -1, -1], [0, 0, 1, 2]])
+    for where in ((windows, None), (None, index)):
+        torch.library.opcheck(op, (*leaves, *where))
+        torch.library.opcheck(op, (leaves[0], None, leaves[1], None, *where))
+
+
+@pytest.mark.parametrize("by", ["index", "windows"])
+def test_it_compiles_without_a_graph_break(by: str) -> None:
+    where = torch.tensor([(0, 59), (10, 50)])
+    leaves = as_leaves(make_inputs(2))
+
+    def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        return target_attention(query * 2, keys, values, bias, **{by: where})
+
+    expected = attend(*leaves)
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")(*leaves)
+    torch.testing.assert_close(compiled, expected)
+    for grad, want in zip(
+        differentiate(compiled, leaves), differentiate(expected, leaves), strict=True
+    ):
+        torch.testing.assert_close(grad, want)
 
 
 def test_shapes_are_checked() -> None:
@@ -155,11 +197,11 @@ def test_shapes_are_checked() -> None:
     windows = torch.tensor([(0, 60), (10, 50)])
     with pytest.raises(ValueError, match="give either index or windows"):
         target_attention(query, keys, values, bias)
-    with pytest.raises(ValueError, match=r"values is \[59, 5\]"):
+    with pytest.raises(ValueError, match="values has 59 rows; it must have 60"):
         target_attention(query, keys, values[1:], bias, windows=windows)
     with pytest.raises(ValueError, match=r"bias is \[60, 2\]"):
         target_attention(query, keys, values, bias[:, :2], windows=windows)
     with pytest.raises(ValueError, match=r"index is \[3, 4\]"):
         target_attention(query, keys, values, bias, index=torch.zeros(3, 4).long())
-    with pytest.raises(ValueError, match=r"must be \[C, H, D\] and \[N, D\]"):
+    with pytest.raises(ValueError, match="query has width 8 and the keys 3"):
         target_attention(query, keys[:, :3], values, bias, windows=windows)

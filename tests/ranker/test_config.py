@@ -120,3 +120,17 @@ def test_gate_and_interaction_are_built_from_their_groups(
     assert job.interaction(layout=layout).output_dim == 16 + layout.dim
     plain = build_train_job(compose_plain(project_root, overrides[:-2]))
     assert plain.gate is plain.interaction is None
+
+
+def test_a_nested_objective_is_checked_and_built(project_root: Path, tiny_dataset: Path) -> None:
+    overrides = [*BASE, f"dataset.path={tiny_dataset}", "objective=lagrangian"]
+    overrides += ["objective.priority=[ctr,cvr]"]
+    job = build_train_job(
+        compose_plain(project_root, [*overrides, "objective@objective.base=esmm"])
+    )
+    objective: Any = job.objective()
+    assert objective.base.conditional == ["cvr"]
+    with pytest.raises(
+        ConfigError, match=r"unknown key objective\.base\.task_weight; did you mean"
+    ):
+        build_train_job(compose_plain(project_root, [*overrides, "+objective.base.task_weight=1"]))

@@ -29,7 +29,17 @@ def test_a_mistyped_command_is_one_block(project_root: Path, override: str, mess
 
 
 @pytest.mark.parametrize(
-    "script", ["train.py", "evaluate.py", "prepare_data.py", "compare.py", "report.py", "sweep.py"]
+    "script",
+    [
+        "train.py",
+        "evaluate.py",
+        "prepare_data.py",
+        "compare.py",
+        "report.py",
+        "sweep.py",
+        "doctor.py",
+        "rank_features.py",
+    ],
 )
 def test_help_shows_the_commands(project_root: Path, script: str) -> None:
     done = run(project_root, script, "--help")

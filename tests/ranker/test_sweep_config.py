@@ -1,11 +1,14 @@
+import functools
 from pathlib import Path
 
 import pytest
 
 from ranker.config import ConfigError
+from ranker.sweep.local import LocalLauncher
 from ranker.sweep.optuna_search import OptunaSearch
 from ranker.sweep.run import SweepJob
 from ranker.sweep.search import Grid
+from ranker.sweep.slurm import SlurmLauncher
 from ranker.sweep.space import Parameter
 from ranker.sweep_config import build_sweep
 
@@ -70,9 +73,23 @@ def test_ranges_for_a_search(project_root: Path, base: list[str]) -> None:
     assert job.options.split == "valid"
 
 
+def test_launchers(project_root: Path, base: list[str]) -> None:
+    runtime = {"scripts": project_root / "scripts", "fixed": [], "options": None}
+    assert isinstance(build(project_root, base).launcher(**runtime), LocalLauncher)
+    arguments = [*base, "sweep/launcher=slurm", "sweep.launcher.partition=gpu"]
+    job = build(project_root, [*arguments, "+sweep.launcher.more.mail-type=END"])
+    assert job.parameters == []
+    assert isinstance(job.launcher, functools.partial)
+    assert SlurmLauncher in job.launcher.args
+    assert job.launcher.keywords["partition"] == "gpu"
+    assert job.launcher.keywords["more"] == {"mail-type": "END"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["sweep/launcher=slurm", "sweep.launcher.gpu=1"], r"sweep\.launcher\.gpu"),
+        (["sweep.launcher=slurm"], r"sweep\.launcher is a group; write sweep/launcher=slurm"),
         (["name=a,b"], r"name is set by the sweep for every point; give sweep\.name"),
         (["seed=0,0"], "seed lists 0; list each value once"),
         (["optimizer.dense_lr=1e-3,fast"], r"at optimizer\.dense_lr=fast: .*must be a number"),

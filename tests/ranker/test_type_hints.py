@@ -1,10 +1,10 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import pytest
 
 from ranker.modules.ppnet import PPNetOptions
-from ranker.type_hints import dataclass_in, describe, matches
+from ranker.type_hints import built_by, dataclass_in, describe, matches
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,12 @@ from ranker.type_hints import dataclass_in, describe, matches
 )
 def test_values_match_hints(value: Any, hint: Any, fits: bool) -> None:
     assert matches(value, hint) is fits
+
+
+def test_a_builder_without_arguments_is_what_a_nested_target_makes() -> None:
+    assert built_by(Callable[[], PPNetOptions]) is PPNetOptions
+    assert built_by(Callable[[int], PPNetOptions]) is None
+    assert built_by(list[int]) is None
 
 
 def test_hints_are_described() -> None:

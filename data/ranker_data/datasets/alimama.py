@@ -14,7 +14,8 @@ from ranker_data.datasets.alimama_files import (
     create_from_original,
     find_files,
 )
-from ranker_data.datasets.conversion import EngineOptions, RawRelations, convert
+from ranker_data.datasets.conversion import RawRelations, convert
+from ranker_data.preparation.engine import Engine
 from ranker_data.preparation.plan import Preparation, TimeSplit
 from ranker_data.schema import Field, Label, Schema, Task
 
@@ -36,8 +37,6 @@ class AlimamaConverter:
         test_fraction: float = 0.1,
         min_ad_count: int = 1,
         num_parts: int = 16,
-        memory_limit: str = "4GB",
-        num_threads: int = 2,
     ):
         """Sets the definitions.
 
@@ -46,15 +45,12 @@ class AlimamaConverter:
             test_fraction: share of the samples for testing, the last ones.
             min_ad_count: ads seen less often than this before validation get id 0.
             num_parts: number of co-partitioned files.
-            memory_limit: of the engine.
-            num_threads: of the engine.
         """
         self._split = TimeSplit(valid_fraction=valid_fraction, test_fraction=test_fraction)
         self._min_ad_count = min_ad_count
         self._num_parts = num_parts
-        self._engine = EngineOptions(memory_limit=memory_limit, num_threads=num_threads)
 
-    def prepare(self, source: Path | None, out: Path) -> Schema:
+    def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
         """Converts the files in `source`, or the joined file `source`."""
         files = find_files(source)
         joined = "joined" in files
@@ -65,7 +61,7 @@ class AlimamaConverter:
             return RawRelations(plan=plan, counts=create(connection, files))
 
         settings = {"converter": "alimama", "joined": joined, "plan": plan.digest()}
-        return convert(build, out=out, settings=settings, engine=self._engine)
+        return convert(build, out=out, settings=settings, engine=engine)
 
     def _plan(self, joined: bool) -> Preparation:
         tags = (

@@ -13,8 +13,7 @@ from ranker_data.datasets.original_files import (
     find_optional_file,
     table_sql,
 )
-from ranker_data.preparation.checks import quote
-from ranker_data.preparation.source import quote_text
+from ranker_data.preparation.sql import quote, quote_text
 
 PROFILE = (
     "cms_segid",

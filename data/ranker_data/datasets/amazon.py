@@ -9,8 +9,9 @@ from pathlib import Path
 import duckdb
 
 from ranker_data.datasets.amazon_files import create_relations, find_files
-from ranker_data.datasets.conversion import EngineOptions, RawRelations, convert, count_rows
+from ranker_data.datasets.conversion import RawRelations, convert, count_rows
 from ranker_data.datasets.negatives import negatives_sql
+from ranker_data.preparation.engine import Engine
 from ranker_data.preparation.plan import LastSplit, Preparation
 from ranker_data.schema import Field, Label, Schema, Task
 
@@ -35,8 +36,6 @@ class AmazonConverter:
         valid_reviews: int = 1,
         min_user_reviews: int = 5,
         num_parts: int = 16,
-        memory_limit: str = "4GB",
-        num_threads: int = 2,
     ):
         """Sets the definitions.
 
@@ -47,8 +46,6 @@ class AmazonConverter:
                 paper.
             min_user_reviews: users with fewer reviews are left out.
             num_parts: number of co-partitioned files.
-            memory_limit: of the engine.
-            num_threads: of the engine.
         """
         if negatives < 1 or valid_reviews < 0 or min_user_reviews < 2:
             raise ValueError(
@@ -63,9 +60,8 @@ class AmazonConverter:
             LastSplit(valid_samples=valid_reviews * (1 + negatives), test_samples=1 + negatives),
             num_parts,
         )
-        self._engine = EngineOptions(memory_limit=memory_limit, num_threads=num_threads)
 
-    def prepare(self, source: Path | None, out: Path) -> Schema:
+    def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
         """Converts the files in `source`, or the file of reviews `source`."""
         files = find_files(source)
 
@@ -80,7 +76,7 @@ class AmazonConverter:
             "min_user_reviews": self._min_user_reviews,
             "plan": self._plan.digest(),
         }
-        return convert(build, out=out, settings=settings, engine=self._engine)
+        return convert(build, out=out, settings=settings, engine=engine)
 
     def _build(self, connection: duckdb.DuckDBPyConnection) -> RawRelations:
         connection.execute(

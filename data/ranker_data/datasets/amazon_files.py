@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from ranker_data.datasets.original_files import check_has_columns, column_types, table_sql
-from ranker_data.preparation.source import quote_text
+from ranker_data.preparation.sql import quote_text
 
 _JSON_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _CSV_SUFFIXES = (".csv", ".csv.gz")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import duckdb
 
-from ranker_data.datasets.conversion import EngineOptions, RawRelations, convert, count_rows
+from ranker_data.datasets.conversion import RawRelations, convert, count_rows
 from ranker_data.datasets.nominal_time import random_moment_sql
 from ranker_data.datasets.original_files import find_file, find_optional_file, table_sql
-from ranker_data.preparation.checks import quote
+from ranker_data.preparation.engine import Engine
 from ranker_data.preparation.plan import Preparation, TimeSplit
+from ranker_data.preparation.sql import quote
 from ranker_data.schema import Field, Label, Schema, Task
 
 _DENSE = (
@@ -90,8 +91,6 @@ class CensusIncomeConverter:
         valid_fraction: float = 0.1,
         test_fraction: float = 0.1,
         num_parts: int = 4,
-        memory_limit: str = "4GB",
-        num_threads: int = 2,
     ):
         """Sets the definitions.
 
@@ -100,15 +99,12 @@ class CensusIncomeConverter:
             valid_fraction: share of the rows for validation, if there is one file.
             test_fraction: share of the rows for testing, if there is one file.
             num_parts: number of co-partitioned files.
-            memory_limit: of the engine.
-            num_threads: of the engine.
         """
         self._seed = seed
         self._split = TimeSplit(valid_fraction=valid_fraction, test_fraction=test_fraction)
         self._num_parts = num_parts
-        self._engine = EngineOptions(memory_limit=memory_limit, num_threads=num_threads)
 
-    def prepare(self, source: Path | None, out: Path) -> Schema:
+    def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
         """Converts the files in `source`, or the file `source`."""
         suffixes = (".data", ".data.gz", ".test", ".parquet")
         paths = [find_file(source, ["census-income"], suffixes)]
@@ -126,7 +122,7 @@ class CensusIncomeConverter:
             lambda connection: self._build(connection, paths),
             out=out,
             settings=settings,
-            engine=self._engine,
+            engine=engine,
         )
 
     def _build(self, connection: duckdb.DuckDBPyConnection, paths: list[Path]) -> RawRelations:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from ranker_data.datasets.conversion import EngineOptions, RawRelations, convert, count_rows
+from ranker_data.datasets.conversion import RawRelations, convert, count_rows
 from ranker_data.datasets.negatives import negatives_sql
 from ranker_data.datasets.original_files import (
     TEXT_SUFFIXES,
@@ -17,6 +17,7 @@ from ranker_data.datasets.original_files import (
     find_file,
     table_sql,
 )
+from ranker_data.preparation.engine import Engine
 from ranker_data.preparation.plan import Preparation, TimeSplit
 from ranker_data.schema import Field, Label, Schema, Task
 
@@ -76,8 +77,6 @@ class CompleteJourneyConverter:
         test_fraction: float = 0.1,
         min_item_count: int = 1,
         num_parts: int = 16,
-        memory_limit: str = "4GB",
-        num_threads: int = 2,
     ):
         """Sets the definitions.
 
@@ -90,8 +89,6 @@ class CompleteJourneyConverter:
             test_fraction: share of the samples for testing, the last ones.
             min_item_count: products seen less often than this before validation get id 0.
             num_parts: number of co-partitioned files.
-            memory_limit: of the engine.
-            num_threads: of the engine.
         """
         if domain not in _DOMAINS:
             raise ValueError(f"dataset.converter.domain is {domain!r}, must be one of {_DOMAINS}")
@@ -109,9 +106,8 @@ class CompleteJourneyConverter:
             min_item_count,
             num_parts,
         )
-        self._engine = EngineOptions(memory_limit=memory_limit, num_threads=num_threads)
 
-    def prepare(self, source: Path | None, out: Path) -> Schema:
+    def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
         """Converts the files in `source`."""
         paths = {name: find_file(source, [name], TEXT_SUFFIXES) for name in _FILES}
 
@@ -125,7 +121,7 @@ class CompleteJourneyConverter:
             "seed": self._seed,
             "plan": self._plan.digest(),
         }
-        return convert(build, out=out, settings=settings, engine=self._engine)
+        return convert(build, out=out, settings=settings, engine=engine)
 
     def _build(
         self, connection: duckdb.DuckDBPyConnection, paths: Mapping[str, Path]

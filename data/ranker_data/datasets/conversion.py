@@ -8,25 +8,13 @@ from typing import Any
 
 import duckdb
 
-from ranker_data.preparation.engine import connect
+from ranker_data.preparation.duckdb_engine import DuckDBEngine, readable_errors
+from ranker_data.preparation.engine import Engine
 from ranker_data.preparation.output import check_output
 from ranker_data.preparation.plan import Preparation, digest_of
 from ranker_data.preparation.prepare import prepare
-from ranker_data.preparation.source import quote_text
+from ranker_data.preparation.sql import quote_text
 from ranker_data.schema import Schema
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """Resources of the SQL engine; they do not change the output.
-
-    Attributes:
-        memory_limit: such as "4GB"; what does not fit is spilled beside the output.
-        num_threads: number of threads.
-    """
-
-    memory_limit: str = "4GB"
-    num_threads: int = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +35,7 @@ def convert(
     *,
     out: Path,
     settings: Mapping[str, Any],
-    engine: EngineOptions,
+    engine: Engine | None,
 ) -> Schema:
     """Prepares a data set from the relations `sample` and `event` of an SQL engine.
 
@@ -56,7 +44,8 @@ def convert(
             columns that `preparation.prepare.prepare` wants. Row numbers follow the files' order.
         out: folder of the prepared data set.
         settings: everything that the output depends on besides the files.
-        engine: resources.
+        engine: runs the preparation, and lends its resources to the reading of the files; DuckDB
+            with its default resources if None.
 
     Returns:
         The schema that was written.
@@ -65,22 +54,19 @@ def convert(
         ValueError: a file cannot be parsed, or `out` holds something else.
     """
     digest = digest_of(settings)
+    engine = engine or DuckDBEngine()
     # before the work, not after it
     check_output(out, digest)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.raw-", dir=out.parent) as folder:
-        with connect(
-            memory_limit=engine.memory_limit,
-            num_threads=engine.num_threads,
-            spill=Path(folder) / "engine",
-        ) as connection:
-            connection.execute("SET preserve_insertion_order = true")
+        raw = Path(folder)
+        with engine.embedded(raw / "engine") as connection:
             try:
-                relations = build(connection)
-                samples = _export(connection, "sample", Path(folder))
-                events = (
-                    _export(connection, "event", Path(folder)) if relations.plan.behaviors else None
-                )
+                with readable_errors("the original files"):
+                    relations = build(connection)
+                    samples = _export(connection, "sample", raw)
+                    has_events = bool(relations.plan.behaviors)
+                    events = _export(connection, "event", raw) if has_events else None
             except duckdb.Error as error:
                 # what follows the first paragraph is advice about the engine
                 reason = str(error).split("\n\n")[0]
@@ -91,8 +77,7 @@ def convert(
             samples=samples,
             out=out,
             digest=digest,
-            memory_limit=engine.memory_limit,
-            num_threads=engine.num_threads,
+            engine=engine,
             counts=relations.counts,
         )
 

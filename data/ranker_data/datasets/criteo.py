@@ -8,9 +8,10 @@ from pathlib import Path
 
 import duckdb
 
-from ranker_data.datasets.conversion import EngineOptions, RawRelations, convert, count_rows
+from ranker_data.datasets.conversion import RawRelations, convert, count_rows
 from ranker_data.datasets.nominal_time import NOMINAL_START
 from ranker_data.datasets.original_files import check_has_columns, find_file, table_sql
+from ranker_data.preparation.engine import Engine
 from ranker_data.preparation.plan import Preparation, TimeSplit
 from ranker_data.schema import Field, Label, Schema, Task
 
@@ -38,8 +39,6 @@ class CriteoConverter:
         test_fraction: float = 0.1,
         min_count: int = 10,
         num_parts: int = 16,
-        memory_limit: str = "4GB",
-        num_threads: int = 2,
     ):
         """Sets the definitions.
 
@@ -48,17 +47,14 @@ class CriteoConverter:
             test_fraction: share of the rows for testing, the last ones.
             min_count: categories seen less often than this before validation get id 0.
             num_parts: number of co-partitioned files.
-            memory_limit: of the engine.
-            num_threads: of the engine.
         """
         self._plan = _plan(
             TimeSplit(valid_fraction=valid_fraction, test_fraction=test_fraction),
             min_count,
             num_parts,
         )
-        self._engine = EngineOptions(memory_limit=memory_limit, num_threads=num_threads)
 
-    def prepare(self, source: Path | None, out: Path) -> Schema:
+    def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
         """Converts the file in `source`, or the file `source`."""
         path = find_file(source, ["train"], (*_TABBED, ".csv", ".csv.gz", ".parquet"))
 
@@ -80,7 +76,7 @@ class CriteoConverter:
             )
 
         settings = {"converter": "criteo", "plan": self._plan.digest()}
-        return convert(build, out=out, settings=settings, engine=self._engine)
+        return convert(build, out=out, settings=settings, engine=engine)
 
 
 def _sample_sql(relation: str) -> str:

@@ -5,12 +5,14 @@ layout, each event stored once.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from ranker_data.datasets.conversion import EngineOptions, RawRelations, convert
+from ranker_data.datasets.conversion import RawRelations, convert
 from ranker_data.datasets.custom_description import (
     DESCRIPTION_FILE,
     Description,
@@ -19,8 +21,12 @@ from ranker_data.datasets.custom_description import (
 )
 from ranker_data.datasets.inlined_history import create_events
 from ranker_data.datasets.original_files import check_has_columns, column_types, table_sql
-from ranker_data.preparation.checks import quote
-from ranker_data.preparation.source import quote_text
+from ranker_data.layout import weights_column
+from ranker_data.preparation.engine import Engine
+from ranker_data.preparation.plan import digest_of
+from ranker_data.preparation.prepare import prepare
+from ranker_data.preparation.source import NamedFiles
+from ranker_data.preparation.sql import quote, quote_text
 from ranker_data.schema import Field, Schema, TimeUnit
 
 _OPTIONAL = ("request", "weight", "order")
@@ -35,38 +41,40 @@ class CustomConverter:
         *,
         description: str = DESCRIPTION_FILE,
         num_parts: int = 16,
-        memory_limit: str = "4GB",
-        num_threads: int = 2,
     ):
         """Sets the definitions.
 
         Args:
             description: path of the description, relative to the source.
             num_parts: number of co-partitioned files.
-            memory_limit: of the engine.
-            num_threads: of the engine.
         """
         self._description = description
         self._num_parts = num_parts
-        self._engine = EngineOptions(memory_limit=memory_limit, num_threads=num_threads)
 
-    def prepare(self, source: Path | None, out: Path) -> Schema:
+    def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
         """Converts the files that the description in `source` names."""
         if source is None:
             raise ValueError(f"source is missing; give the folder that has {self._description}")
         description = read_description(source / self._description)
         plan = description.plan(self._num_parts)
-
-        def build(connection: duckdb.DuckDBPyConnection) -> RawRelations:
-            _create_relations(connection, source, description)
-            return RawRelations(plan=plan)
-
         settings = {
             "converter": "custom",
             "description": dataclasses.asdict(description),
             "plan": plan.digest(),
         }
-        return convert(build, out=out, settings=settings, engine=self._engine)
+        found = _find_usable(source, description)
+        if found is not None:
+            samples, events = found
+            digest = digest_of(settings)
+            return prepare(
+                plan, events=events, samples=samples, out=out, digest=digest, engine=engine
+            )
+
+        def build(connection: duckdb.DuckDBPyConnection) -> RawRelations:
+            _create_relations(connection, source, description)
+            return RawRelations(plan=plan)
+
+        return convert(build, out=out, settings=settings, engine=engine)
 
 
 def _create_relations(
@@ -74,11 +82,7 @@ def _create_relations(
 ) -> None:
     unit = description.time_unit
     samples = _Relation(connection, source, "samples", description.samples, unit)
-    numbers = [label.name for label in description.labels]
-    truths = [label.truth for label in description.labels]
-    truths += [task.truth for task in description.tasks]
-    numbers += [name for name in truths if name is not None]
-    select = samples.select(description.fields, list(dict.fromkeys(numbers)))
+    select = samples.select(description.fields, _numbers(description))
     connection.execute(f"CREATE VIEW sample AS {select}")
     if description.events is not None:
         events = _Relation(connection, source, "events", description.events, unit)
@@ -89,6 +93,68 @@ def _create_relations(
         connection.execute(f"CREATE VIEW inlined AS {select}")
         names = [field.name for field in description.behaviors]
         create_events(connection, names, with_times=history.time is not None)
+
+
+def _numbers(description: Description) -> list[str]:
+    """Returns the number columns of the samples besides the fields."""
+    truths = [label.truth for label in description.labels]
+    truths += [task.truth for task in description.tasks]
+    names = [label.name for label in description.labels]
+    return list(dict.fromkeys([*names, *(name for name in truths if name is not None)]))
+
+
+def _find_usable(
+    source: Path, description: Description
+) -> tuple[NamedFiles, NamedFiles | None] | None:
+    """Returns samples and events if they can be prepared as they are, on any engine, or None.
+
+    That is: Parquet files, integer times, lists as lists and numbers as numbers, no inlined
+    histories. All else is converted by the embedded engine first.
+    """
+    if description.history is not None:
+        return None
+    samples = _usable_files(source, description.samples, description.fields, _numbers(description))
+    if samples is None or description.events is None:
+        return None if samples is None else (samples, None)
+    events = _usable_files(source, description.events, description.behaviors, ())
+    return None if events is None else (samples, events)
+
+
+def _usable_files(
+    source: Path, given: FileColumns, fields: Sequence[Field], numbers: Sequence[str]
+) -> NamedFiles | None:
+    paths = sorted(source.glob(given.files))
+    if not paths or any(path.suffix != ".parquet" for path in paths):
+        return None
+    try:
+        schema = pq.read_schema(paths[0])
+    except (OSError, pa.ArrowInvalid):
+        # preparation lists all bad files
+        return NamedFiles(paths=paths, columns=given.columns)
+    wanted: dict[str, Callable[[pa.DataType], bool]] = {"time": pa.types.is_integer}
+    wanted |= {field.name: _USABLE[field.kind] for field in fields}
+    wanted |= {weights_column(field): pa.types.is_list for field in fields if field.weighted}
+    wanted |= dict.fromkeys(numbers, _is_number)
+    # the other way says which name is wrong
+    if not set(given.columns) <= {"user", *wanted, *_OPTIONAL}:
+        return None
+    for name, is_usable in wanted.items():
+        original = given.columns.get(name, name)
+        if original in schema.names and not is_usable(schema.field(original).type):
+            return None
+    return NamedFiles(paths=paths, columns=given.columns)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return bool(numeric or pa.types.is_boolean(kind))
+
+
+_USABLE: dict[str, Callable[[pa.DataType], bool]] = {
+    "id": lambda kind: True,
+    "ids": pa.types.is_list,
+    "dense": _is_number,
+}
 
 
 class _Relation:
@@ -125,13 +191,16 @@ class _Relation:
     def select(self, fields: Sequence[Field], numbers: Sequence[str]) -> str:
         """Returns user, time, fields and number columns, and optional columns that are there."""
         optional = [name for name in _OPTIONAL if self._original(name) in self._types]
-        expected = ["user", "time", *(f.name for f in fields), *numbers, *optional]
+        weighted = [weights_column(field) for field in fields if field.weighted]
+        names = [*(field.name for field in fields), *weighted]
+        expected = ["user", "time", *names, *numbers, *optional]
         check_has_columns(
             self._connection, self._path, self._relation, [self._original(n) for n in expected]
         )
         self._check_mapping(expected)
         values = {"user": self._column("user"), "time": self._time(self._column("time"), "time")}
         values |= {field.name: self._field(field) for field in fields}
+        values |= {name: self._list(self._original(name), "DOUBLE") for name in weighted}
         values |= {name: self._number(name) for name in numbers}
         for name in optional:
             values[name] = self._column(name) if name == "request" else self._number(name)

@@ -76,6 +76,8 @@ class Description:
         domain: id field with the domain.
         split: train, valid and test.
         min_count: table -> least count.
+        hashed: table -> number of ids, or null; see `Preparation`.
+        nulls: field -> what stands for a null; see `Preparation`.
     """
 
     name: str
@@ -91,6 +93,8 @@ class Description:
     domain: str | None = None
     split: SplitDescription = dataclasses.field(default_factory=SplitDescription)
     min_count: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    hashed: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
+    nulls: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.events is not None and self.history is not None:
@@ -126,6 +130,8 @@ class Description:
             domain=self.domain,
             split=split,
             min_count=self.min_count,
+            hashed=self.hashed,
+            nulls=self.nulls,
             num_parts=num_parts,
         )
 

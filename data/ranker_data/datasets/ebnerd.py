@@ -4,11 +4,11 @@ Every article shown in an impression is a candidate of one request. There is har
 was there yesterday, so past-only statistics of the article matter more than its id.
 """
 
-import tempfile
 from pathlib import Path
 
 import duckdb
 
+from ranker_data.datasets.conversion import RawRelations, convert
 from ranker_data.datasets.ebnerd_sql import (
     EVENT_SQL,
     READS_SQL,
@@ -18,11 +18,10 @@ from ranker_data.datasets.ebnerd_sql import (
     sample_sql,
     statistics_sql,
 )
-from ranker_data.preparation.engine import connect
-from ranker_data.preparation.output import check_output
-from ranker_data.preparation.plan import Preparation, TimeSplit, digest_of
-from ranker_data.preparation.prepare import prepare
-from ranker_data.preparation.source import check_file_columns, quote_text
+from ranker_data.preparation.engine import Engine
+from ranker_data.preparation.plan import Preparation, TimeSplit
+from ranker_data.preparation.source import check_file_columns
+from ranker_data.preparation.sql import quote_text
 from ranker_data.schema import Field, Label, Schema, Task
 
 _FOLDERS = ("train", "validation")
@@ -79,8 +78,6 @@ class EbnerdConverter:
         test_fraction: float = 0.1,
         min_article_count: int = 1,
         num_parts: int = 16,
-        memory_limit: str = "4GB",
-        num_threads: int = 2,
     ):
         """Sets the definitions.
 
@@ -94,8 +91,6 @@ class EbnerdConverter:
             test_fraction: share of the samples for testing, the last ones.
             min_article_count: articles seen less often than this before validation get id 0.
             num_parts: number of co-partitioned files.
-            memory_limit: of the engine.
-            num_threads: of the engine.
         """
         if delay_seconds < 1:
             raise ValueError(
@@ -112,48 +107,26 @@ class EbnerdConverter:
         self.delay_seconds = delay_seconds
         self.prior_click_rate = prior_click_rate
         self.prior_impressions = prior_impressions
-        self.memory_limit = memory_limit
-        self.num_threads = num_threads
         self.plan = build_plan(
             split=TimeSplit(valid_fraction=valid_fraction, test_fraction=test_fraction),
             min_article_count=min_article_count,
             num_parts=num_parts,
         )
 
-    def prepare(self, source: Path | None, out: Path) -> Schema:
+    def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
         """Converts the files in `source`."""
         if source is None:
             raise ValueError("EB-NeRD needs a source: the folder with its original files")
         behaviors, history = find_files(source)
-        check_output(out, self._digest())
         check_file_columns(behaviors, _BEHAVIORS_COLUMNS)
         check_file_columns(history, _HISTORY_COLUMNS)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.raw-", dir=out.parent) as folder:
-            events, samples = Path(folder) / "events.parquet", Path(folder) / "samples.parquet"
-            with connect(
-                memory_limit=self.memory_limit,
-                num_threads=self.num_threads,
-                spill=Path(folder) / "engine",
-            ) as connection:
-                self._create_relations(connection, behaviors, history)
-                for name, path in (("event", events), ("sample", samples)):
-                    connection.execute(f"COPY {name} TO {quote_text(str(path))} (FORMAT parquet)")
-            return prepare(
-                self.plan,
-                events=events,
-                samples=samples,
-                out=out,
-                digest=self._digest(),
-                memory_limit=self.memory_limit,
-                num_threads=self.num_threads,
-            )
 
-    def _digest(self) -> str:
-        settings = {
-            k: v for k, v in vars(self).items() if k not in ("plan", "memory_limit", "num_threads")
-        }
-        return digest_of({**settings, "plan": self.plan.digest()})
+        def build(connection: duckdb.DuckDBPyConnection) -> RawRelations:
+            self._create_relations(connection, behaviors, history)
+            return RawRelations(plan=self.plan)
+
+        settings = {"converter": "ebnerd", **vars(self), "plan": self.plan.digest()}
+        return convert(build, out=out, settings=settings, engine=engine)
 
     def _create_relations(
         self, connection: duckdb.DuckDBPyConnection, behaviors: list[Path], history: list[Path]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import duckdb
 
-from ranker_data.preparation.checks import quote
+from ranker_data.preparation.sql import quote
 
 
 def create_events(

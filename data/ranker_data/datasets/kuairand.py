@@ -9,8 +9,9 @@ from pathlib import Path
 
 import duckdb
 
-from ranker_data.datasets.conversion import EngineOptions, RawRelations, convert, count_rows
+from ranker_data.datasets.conversion import RawRelations, convert, count_rows
 from ranker_data.datasets.original_files import check_has_columns, table_sql
+from ranker_data.preparation.engine import Engine
 from ranker_data.preparation.plan import Preparation, TimeSplit
 from ranker_data.schema import Field, Label, Schema, Task
 
@@ -73,8 +74,6 @@ class KuairandConverter:
         test_fraction: float = 0.1,
         min_video_count: int = 1,
         num_parts: int = 16,
-        memory_limit: str = "4GB",
-        num_threads: int = 2,
     ):
         """Sets the definitions.
 
@@ -85,8 +84,6 @@ class KuairandConverter:
             test_fraction: share of the samples for testing, the last ones.
             min_video_count: videos seen less often than this before validation get id 0.
             num_parts: number of co-partitioned files.
-            memory_limit: of the engine.
-            num_threads: of the engine.
         """
         self._random_exposures = random_exposures
         self._plan = _plan(
@@ -94,9 +91,8 @@ class KuairandConverter:
             min_video_count,
             num_parts,
         )
-        self._engine = EngineOptions(memory_limit=memory_limit, num_threads=num_threads)
 
-    def prepare(self, source: Path | None, out: Path) -> Schema:
+    def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
         """Converts the files in `source`."""
         files = _find_files(source)
         settings = {
@@ -108,7 +104,7 @@ class KuairandConverter:
             lambda connection: self._build(connection, files),
             out=out,
             settings=settings,
-            engine=self._engine,
+            engine=engine,
         )
 
     def _build(

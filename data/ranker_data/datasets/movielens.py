@@ -5,14 +5,14 @@ the ratings share their second with another one of the same user: only strictly 
 visible, ties are cut off.
 """
 
-import tempfile
 from pathlib import Path
 
+import duckdb
+
+from ranker_data.datasets.conversion import RawRelations, convert
 from ranker_data.datasets.movielens_files import create_relations, find_format
-from ranker_data.preparation.engine import connect
-from ranker_data.preparation.plan import LastSplit, Preparation, Split, TimeSplit, digest_of
-from ranker_data.preparation.prepare import prepare
-from ranker_data.preparation.source import quote_text
+from ranker_data.preparation.engine import Engine
+from ranker_data.preparation.plan import LastSplit, Preparation, Split, TimeSplit
 from ranker_data.schema import Field, Label, Schema, Task
 
 
@@ -36,8 +36,6 @@ class MovielensConverter:
         test_fraction: float = 0.1,
         min_item_count: int = 1,
         num_parts: int = 16,
-        memory_limit: str = "4GB",
-        num_threads: int = 2,
     ):
         """Sets the definitions.
 
@@ -50,8 +48,6 @@ class MovielensConverter:
             test_fraction: share of the ratings for testing, with split "time".
             min_item_count: movies rated less often than this before validation get id 0.
             num_parts: number of co-partitioned files.
-            memory_limit: of the engine.
-            num_threads: of the engine.
         """
         self._split: Split
         if split == "last":
@@ -63,39 +59,26 @@ class MovielensConverter:
         self._like_from = like_from
         self._min_item_count = min_item_count
         self._num_parts = num_parts
-        self._memory_limit = memory_limit
-        self._num_threads = num_threads
 
-    def prepare(self, source: Path | None, out: Path) -> Schema:
+    def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
         """Converts the files in `source`."""
         if source is None:
             raise ValueError("MovieLens needs a source: the folder with its original files")
         files = find_format(source)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.raw-", dir=out.parent) as folder:
-            events, samples = Path(folder) / "events.parquet", Path(folder) / "samples.parquet"
-            with connect(
-                memory_limit=self._memory_limit,
-                num_threads=self._num_threads,
-                spill=Path(folder) / "engine",
-            ) as connection:
-                user_columns = create_relations(connection, files)
-                for path, sql in (
-                    (events, _EVENTS_SQL),
-                    (samples, _samples_sql(self._like_from, user_columns)),
-                ):
-                    target = quote_text(str(path))
-                    connection.execute(f"COPY ({sql}) TO {target} (FORMAT parquet)")
-            plan = self._plan(user_columns)
-            return prepare(
-                plan,
-                events=events,
-                samples=samples,
-                out=out,
-                digest=digest_of({"plan": plan.digest(), "like_from": self._like_from}),
-                memory_limit=self._memory_limit,
-                num_threads=self._num_threads,
-            )
+
+        def build(connection: duckdb.DuckDBPyConnection) -> RawRelations:
+            user_columns = create_relations(connection, files)
+            connection.execute(_EVENTS_SQL)
+            connection.execute(_samples_sql(self._like_from, user_columns))
+            return RawRelations(plan=self._plan(user_columns))
+
+        settings = {
+            "converter": "movielens",
+            "like_from": self._like_from,
+            "has_users": files.users is not None,
+            "plan": self._plan(()).digest(),
+        }
+        return convert(build, out=out, settings=settings, engine=engine)
 
     def _plan(self, user_columns: tuple[str, ...]) -> Preparation:
         user_fields = (Field(name=n, kind="id", side="user", table=n) for n in user_columns)
@@ -123,6 +106,7 @@ class MovielensConverter:
 
 
 _EVENTS_SQL = """
+CREATE VIEW event AS
 SELECT r.user_id AS "user", r."time", r.item_id, m.genres,
     CAST(CAST(r.rating AS DOUBLE) AS STRING) AS rating
 FROM ratings r LEFT JOIN movies m ON r.item_id = m.item_id
@@ -133,6 +117,7 @@ def _samples_sql(like_from: float, user_columns: tuple[str, ...]) -> str:
     profile = "".join(f", u.{name}" for name in user_columns)
     join = "LEFT JOIN users u ON r.user_id = u.user_id" if user_columns else ""
     return f"""
+    CREATE VIEW sample AS
     SELECT r.user_id AS "user", r."time", r.user_id{profile}, r.item_id, m.genres,
         CASE WHEN r.rating >= {like_from!r} THEN 1 ELSE 0 END AS "like"
     FROM ratings r LEFT JOIN movies m ON r.item_id = m.item_id {join}

@@ -12,8 +12,7 @@ from typing import Literal
 
 import duckdb
 
-from ranker_data.preparation.checks import quote
-from ranker_data.preparation.source import quote_text
+from ranker_data.preparation.sql import quote, quote_text
 
 _PROFILE = ("gender", "age", "occupation")
 _DAT_COLUMNS = {
@@ -85,17 +84,8 @@ def create_relations(
     Raises:
         ValueError: a file cannot be parsed or lacks a column.
     """
-    try:
-        if files.kind == "dat":
-            return _create_from_dat(connection, files)
-        if files.kind == "csv":
-            return _create_from_csv(connection, files)
-        return _create_from_atomic(connection, files)
-    except duckdb.Error as error:
-        # what follows the first paragraph is advice about the engine
-        reason = str(error).split("\n\n")[0]
-        folder = files.ratings.parent
-        raise ValueError(f"{folder}: a MovieLens file cannot be parsed: {reason}") from error
+    create = {"dat": _create_from_dat, "csv": _create_from_csv, "atomic": _create_from_atomic}
+    return create[files.kind](connection, files)
 
 
 def _create_from_dat(

@@ -12,16 +12,22 @@ NOMINAL_START = 1_577_836_800
 _MOMENTS = 100_000_000
 
 
+def first_moment(block: int) -> int:
+    """Returns the first moment of a block; all moments of a block are later than the one before."""
+    return NOMINAL_START + block * _MOMENTS
+
+
 def random_moment_sql(key: str, *, seed: int, block: int = 0) -> str:
     """Returns an SQL moment that is a function of a row's key and the seed.
 
     Args:
         key: SQL text that identifies a row.
         seed: of the order.
-        block: all moments of a block are later than all of the block before.
+        block: in which the moments are.
     """
-    first = NOMINAL_START + block * _MOMENTS
-    return f"CAST({first} + md5_number_lower('{seed}|' || {key}) % {_MOMENTS} AS BIGINT)"
+    return (
+        f"CAST({first_moment(block)} + md5_number_lower('{seed}|' || {key}) % {_MOMENTS} AS BIGINT)"
+    )
 
 
 def published_split(num_train: int, num_test: int, *, valid_fraction: float) -> TimeSplit:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from ranker_data.preparation.source import quote_text
+from ranker_data.preparation.sql import quote_text
 
 TEXT_SUFFIXES = (".csv", ".csv.gz", ".parquet")
 

@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from ranker_data.layout import behaviors_arrow_schema, samples_arrow_schema
 from ranker_data.preparation import statements
+from ranker_data.preparation.engine import Engine
 from ranker_data.preparation.output import staged_output
 from ranker_data.preparation.plan import digest_of
 from ranker_data.preparation.prepare import moments_of
-from ranker_data.preparation.source import quote_text
+from ranker_data.preparation.sql import quote_text
 from ranker_data.preparation.summary import write_stats
 from ranker_data.preparation.writer import PartWriter
 from ranker_data.schema import Field, Label, Schema, Table, Task, write_schema
@@ -69,8 +70,8 @@ class SyntheticConverter:
         self.num_parts = num_parts
         self.num_workers = num_workers
 
-    def prepare(self, source: Path | None, out: Path) -> Schema:
-        """Writes the simulated data set to `out`; there is no source."""
+    def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
+        """Writes the simulated data set to `out`; there is no source, and no engine is started."""
         if source is not None:
             raise ValueError(f"a simulated data set has no source, got {source}; leave it out")
         config = self.config

@@ -54,6 +54,9 @@ class LastSplit:
 
 
 Split = TimeSplit | LastSplit
+NULL_POLICIES = ("unknown", "own", "error")
+# the value that stands for null where it has an id of its own
+OWN_NULL = "null"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,13 @@ class Preparation:
         split: how samples become train, valid and test.
         min_count: values of a table seen less often than this (1 if not given) before the
             validation cut get id 0.
+        hashed: tables whose ids are hashes of the values instead of places in a vocabulary -> their
+            number of ids; None leaves it to the model to hash further.
+        nulls: field -> what stands for a null. Of a dense field a number (which also replaces what
+            is not finite); without one, nulls are errors. Of an id field "unknown" (id 0, the
+            default), "own" (an id of its own) or "error". A null list is an empty one.
+        bad_file_share: share of the raw files of a relation that may be unreadable; they are left
+            out, and named in `stats.json`.
         num_parts: number of co-partitioned files; raise it to lower the memory of a reader.
     """
 
@@ -85,18 +95,51 @@ class Preparation:
     domain: str | None = None
     split: Split = dataclasses.field(default_factory=TimeSplit)
     min_count: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    hashed: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
+    nulls: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
+    bad_file_share: float = 0.0
     num_parts: int = 16
 
     def __post_init__(self) -> None:
+        if not 0 <= self.bad_file_share < 1:
+            raise ValueError(f"bad_file_share ({self.bad_file_share}) must be in [0, 1)")
         if self.num_parts < 1:
             raise ValueError(f"num_parts ({self.num_parts}) must be at least 1")
-        unknown = sorted(set(self.min_count) - set(self.table_names))
-        if unknown:
-            raise ValueError(
-                f"min_count names the unknown table {unknown[0]!r}; tables are {self.table_names}"
-            )
+        for key, named in (("min_count", self.min_count), ("hashed", self.hashed)):
+            unknown = sorted(set(named) - set(self.table_names))
+            if unknown:
+                raise ValueError(
+                    f"{key} names the unknown table {unknown[0]!r}; tables are {self.table_names}"
+                )
+        self._check_hashed()
+        self._check_nulls()
         # a schema checks itself: contradictions show before any work is done
         self.draft_schema()
+
+    def _check_hashed(self) -> None:
+        for table, size in self.hashed.items():
+            if size is not None and size < 2:
+                raise ValueError(f"hashed.{table} ({size}) must be at least 2, id 0 included")
+            if table in self.min_count:
+                raise ValueError(f"table {table!r} is hashed, so it cannot have a min_count")
+            if any(f.name == self.domain and f.table == table for f in self.fields):
+                raise ValueError(
+                    f"the domain's table {table!r} cannot be hashed: domains need names"
+                )
+
+    def _check_nulls(self) -> None:
+        fields = {field.name: field for field in (*self.fields, *self.behaviors)}
+        for name, policy in self.nulls.items():
+            if name not in fields:
+                raise ValueError(f"nulls names the unknown field {name!r}")
+            dense = fields[name].kind == "dense"
+            if dense != isinstance(policy, (int, float)) or isinstance(policy, bool):
+                wanted = "a number" if dense else "one of 'unknown', 'own', 'error'"
+                raise ValueError(f"nulls.{name} is {policy!r}, must be {wanted}")
+            if not dense and policy not in NULL_POLICIES:
+                raise ValueError(f"nulls.{name} is {policy!r}, must be one of {NULL_POLICIES}")
+            if fields[name].kind == "ids" and policy == "own":
+                raise ValueError(f"nulls.{name}: a list has no id of its own; fill it in the data")
 
     @property
     def table_names(self) -> tuple[str, ...]:
@@ -121,14 +164,14 @@ class Preparation:
     def schema(
         self,
         *,
-        sizes: Mapping[str, int],
+        sizes: Mapping[str, int | None],
         moments: Mapping[tuple[str, str], tuple[float, float]],
         domain_names: tuple[str, ...],
     ) -> Schema:
         """Returns the schema of the prepared data.
 
         Args:
-            sizes: number of ids of every table, id 0 included.
+            sizes: number of ids of every table, id 0 included; None if there is no limit.
             moments: mean and standard deviation by ("samples" or "events", name of a dense field).
             domain_names: name of every id of the domain.
         """

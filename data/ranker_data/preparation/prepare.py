@@ -1,8 +1,7 @@
-"""Prepares raw events and samples with an embedded engine.
+"""Prepares raw events and samples on an SQL engine.
 
-The definition is the SQL of `statements.py`. This file runs it on DuckDB in two steps, so that
-memory is bounded by the engine's limit and by one part: rows get their ids and are spilled by part,
-then each part is joined, sorted and written.
+The definition is the SQL of `statements.py`; this file runs it. Rows get their ids and are spilled
+by part, then the parts are joined, sorted and written, so that memory stays bounded.
 """
 
 import dataclasses
@@ -10,36 +9,28 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from ranker_data.layout import (
-    BEHAVIOR_KEYS,
-    SPLITS,
-    behaviors_arrow_schema,
-    samples_arrow_schema,
-    truth_columns,
-)
+from ranker_data.layout import BEHAVIOR_KEYS, field_columns, truth_columns
 from ranker_data.preparation import statements
-from ranker_data.preparation.checks import (
-    check_columns,
-    check_user_fields,
-    check_values,
-    quote,
-)
-from ranker_data.preparation.engine import connect
+from ranker_data.preparation.checks import check_columns, check_user_fields, check_values
+from ranker_data.preparation.duckdb_engine import DuckDBEngine
+from ranker_data.preparation.engine import Engine, PartQueries, Session
 from ranker_data.preparation.output import staged_output
 from ranker_data.preparation.plan import Preparation, TimeSplit
-from ranker_data.preparation.source import RawData, Source, open_source, quote_text
+from ranker_data.preparation.source import RawData, Source, leave_out_bad_files
+from ranker_data.preparation.sql import LARGEST_FLOAT, quote
 from ranker_data.preparation.summary import write_stats
-from ranker_data.preparation.writer import ROW_GROUP_ROWS, PartWriter
+from ranker_data.preparation.users import users_sql
 from ranker_data.reader import DataError
 from ranker_data.schema import Field, Schema, write_schema
 
 VOCABULARY_FOLDER = "vocabulary"
 _UNKNOWN = "unknown"
+_VOCABULARY_COLUMNS = pa.schema(
+    [pa.field("value", pa.string()), pa.field("id", pa.int64()), pa.field("count", pa.int64())]
+)
 
 
 def prepare(
@@ -49,8 +40,7 @@ def prepare(
     samples: RawData,
     out: Path,
     digest: str | None = None,
-    memory_limit: str = "4GB",
-    num_threads: int = 2,
+    engine: Engine | None = None,
     counts: Mapping[str, int] | None = None,
 ) -> Schema:
     """Prepares a data set.
@@ -65,9 +55,8 @@ def prepare(
         out: folder of the prepared data set. It appears when everything is done; the output of an
             earlier run of the same plan is replaced, anything else is an error.
         digest: fingerprint by which the same preparation is recognised; the plan's if None.
-        memory_limit: of the engine, such as "4GB"; beyond it the engine spills to disk beside
-            `out`.
-        num_threads: of the engine.
+        engine: runs the SQL; DuckDB with its default resources if None. The output does not depend
+            on it.
         counts: what became of rows before they came here, for `stats.json`.
 
     Returns:
@@ -80,12 +69,9 @@ def prepare(
     digest = digest or plan.digest()
     with staged_output(out, digest) as root:
         spill = root.parent / "spill"
-        with connect(
-            memory_limit=memory_limit, num_threads=num_threads, spill=spill / "engine"
-        ) as connection:
-            run = _Run(
-                plan=plan, root=root, spill=spill, connection=connection, counts=counts or {}
-            )
+        spill.mkdir()
+        with (engine or DuckDBEngine()).session(spill) as session:
+            run = _Run(plan=plan, root=root, session=session, counts=counts or {})
             return run.execute(events=events, samples=samples, digest=digest)
 
 
@@ -93,29 +79,37 @@ def prepare(
 class _Run:
     plan: Preparation
     root: Path
-    spill: Path
-    connection: duckdb.DuckDBPyConnection
+    session: Session
     counts: Mapping[str, int]
+    # raw files that could not be read
+    left_out: list[str] = dataclasses.field(default_factory=list)
 
     def execute(self, *, events: RawData | None, samples: RawData, digest: str) -> Schema:
-        raw_samples = open_source(self.connection, "samples", samples)
-        raw_events = open_source(self.connection, "events", self._or_no_events(events))
+        raw_samples = self._open("samples", samples, self.plan.fields)
+        raw_events = self._open("events", self._or_no_events(events), self.plan.behaviors)
         checks = self._check(raw_events, raw_samples)
-        self.connection.execute(statements.users_sql(self.plan))
-        sizes = {name: self._build_vocabulary(name) for name in self.plan.table_names}
+        self.session.create("users", users_sql(self.plan))
+        sizes = {
+            name: self.plan.hashed[name]
+            if name in self.plan.hashed
+            else self._build_vocabulary(name)
+            for name in self.plan.table_names
+        }
         self._encode(raw_events, raw_samples)
         schema = self.plan.schema(
             sizes=sizes, moments=self._measure(), domain_names=self._domain_names()
         )
-        for part in tqdm(
-            range(self.plan.num_parts), desc="writing parts", unit="part", disable=None
-        ):
-            self._write_part(schema, part)
+        queries = PartQueries(
+            events=statements.part_events_sql(self.plan),
+            events_order=statements.events_order(self.plan),
+            samples=statements.part_samples_sql(self.plan, truth_columns(schema)),
+            samples_order=("sample_id",),
+        )
+        self.session.write_parts(
+            queries, root=self.root, schema=schema, num_parts=self.plan.num_parts
+        )
         write_schema(schema, self.root)
-        dropped = self.connection.execute(
-            "SELECT count(*) FROM raw_events e "
-            'LEFT JOIN users u ON CAST(e."user" AS STRING) = u.name WHERE u.name IS NULL'
-        ).fetchall()
+        ((dropped,),) = self.session.rows(statements.EVENTS_WITHOUT_SAMPLES)
         write_stats(
             self.root,
             schema,
@@ -128,10 +122,33 @@ class _Run:
                 **self.counts,
                 "events": raw_events.num_rows,
                 "samples": raw_samples.num_rows,
-                "events_of_users_without_samples": dropped[0][0],
+                "events_of_users_without_samples": dropped,
+                **self._count_nulls(),
+                **dict.fromkeys([f"unreadable file {path}" for path in self.left_out], 1),
             },
         )
         return schema
+
+    def _count_nulls(self) -> dict[str, int]:
+        """Returns how many values of each field are null (or not finite), where there are some."""
+        counts: dict[str, int] = {}
+        for relation, fields in (("events", self.plan.behaviors), ("samples", self.plan.fields)):
+            if fields:
+                sums = [f"sum(CASE WHEN {_is_null(field)} THEN 1 ELSE 0 END)" for field in fields]
+                (found,) = self.session.rows(f"SELECT {', '.join(sums)} FROM raw_{relation}")
+                names = [f"nulls_in_{relation}.{field.name}" for field in fields]
+                counts |= {n: int(c) for n, c in zip(names, found, strict=True) if c}
+        return counts
+
+    def _open(self, name: str, data: RawData, fields: tuple[Field, ...]) -> Source:
+        wanted = {"user", "time", "order", *field_columns(fields)}
+        if name == "samples":
+            wanted |= {"request", "weight", *(label.name for label in self.plan.labels)}
+            wanted |= set(truth_columns(self.plan.draft_schema()))
+        if not isinstance(data, pa.Table) and self.plan.bad_file_share > 0:
+            data, bad = leave_out_bad_files(name, data, self.plan.bad_file_share)
+            self.left_out.extend(bad)
+        return self.session.open_source(name, data, wanted)
 
     def _or_no_events(self, events: RawData | None) -> RawData:
         if events is not None:
@@ -149,16 +166,16 @@ class _Run:
         check_columns(self.plan, events, samples)
         checks = []
         for source in (events, samples):
-            checks += check_values(self.connection, self.plan, source)
-        return checks + check_user_fields(self.connection, self.plan)
+            checks += check_values(self.session, self.plan, source)
+        return checks + check_user_fields(self.session, self.plan)
 
     def _build_vocabulary(self, table: str) -> int:
         """Makes the vocabulary of a table and returns its number of ids, id 0 included."""
-        self.connection.execute(statements.vocabulary_sql(self.plan, table))
-        relation = quote(f"vocabulary_{table}")
-        found = self.connection.sql(
-            f"SELECT value, id, n AS count FROM {relation} ORDER BY id"
-        ).to_arrow_table()
+        name = f"vocabulary_{table}"
+        self.session.create(name, statements.vocabulary_sql(self.plan, table, self.session.dialect))
+        found = self.session.table(
+            f"SELECT value, id, n AS count FROM {quote(name)} ORDER BY id"
+        ).cast(_VOCABULARY_COLUMNS)
         folder = self.root / VOCABULARY_FOLDER
         folder.mkdir(exist_ok=True)
         pq.write_table(
@@ -171,36 +188,27 @@ class _Run:
         if domain is None:
             return ()
         relation = quote(f"vocabulary_{domain.table}")
-        rows = self.connection.execute(f"SELECT value FROM {relation} ORDER BY id").fetchall()
+        rows = self.session.rows(f"SELECT value FROM {relation} ORDER BY id")
         return (_UNKNOWN, *(row[0] for row in rows))
 
     def _encode(self, events: Source, samples: Source) -> None:
+        dialect = self.session.dialect
         for relation, fields in (("events", self.plan.behaviors), ("samples", self.plan.fields)):
             for field in fields:
                 if field.kind == "ids":
-                    self.connection.execute(statements.lists_sql(relation, field))
+                    lists = statements.lists_sql(self.plan, relation, field, dialect)
+                    self.session.create(f"lists_{relation}_{field.name}", lists)
         truths = truth_columns(self.plan.draft_schema())
-        self._spill_by_part("events", statements.encoded_events_sql(self.plan, set(events.columns)))
-        self._spill_by_part(
-            "samples", statements.encoded_samples_sql(self.plan, set(samples.columns), truths)
-        )
-
-    def _spill_by_part(self, name: str, sql: str) -> None:
-        folder = self.spill / name
-        folder.mkdir(parents=True)
-        # a schema-only file lets parts without rows be read like the others
-        empty = self.connection.sql(f"SELECT * FROM ({sql}) LIMIT 0").to_arrow_table()
-        pq.write_table(empty, folder / "empty.parquet")
-        self.connection.execute(
-            f"COPY ({sql}) TO {quote_text(str(folder))} (FORMAT parquet, PARTITION_BY (part), "
-            "WRITE_PARTITION_COLUMNS true, OVERWRITE_OR_IGNORE true)"
-        )
-
-    def _spilled(self, name: str, part: str) -> str:
-        folder = self.spill / name
-        paths = [folder / "empty.parquet", *sorted(folder.glob(f"part={part}/*.parquet"))]
-        files = ", ".join(quote_text(str(path)) for path in paths)
-        return f"read_parquet([{files}], hive_partitioning = false)"
+        for source, sql in (
+            (events, statements.encoded_events_sql(self.plan, set(events.schema.names), dialect)),
+            (
+                samples,
+                statements.encoded_samples_sql(
+                    self.plan, set(samples.schema.names), truths, dialect
+                ),
+            ),
+        ):
+            self.session.spill(f"encoded_{source.name}", sql, self.plan.num_parts)
 
     def _measure(self) -> dict[tuple[str, str], tuple[float, float]]:
         """Returns mean and standard deviation of dense fields before the validation moment."""
@@ -211,25 +219,17 @@ class _Run:
         ):
             dense = tuple(field for field in fields if field.kind == "dense")
             if dense:
-                sql = statements.moments_sql(self._spilled(name, "*"), dense, condition)
-                found = self.connection.execute(sql).fetchall()
-                moments |= moments_of(name, dense, found[0])
+                sql = statements.moments_sql(f"encoded_{name}", dense, condition)
+                (found,) = self.session.rows(sql)
+                moments |= moments_of(name, dense, found)
         return moments
 
-    def _write_part(self, schema: Schema, part: int) -> None:
-        samples, events = self._spilled("samples", str(part)), self._spilled("events", str(part))
-        behaviors = statements.part_events_sql(self.plan, events)
-        joined = statements.part_samples_sql(self.plan, samples, events, truth_columns(schema))
-        with PartWriter(root=self.root, schema=schema, part=part) as writer:
-            names = behaviors_arrow_schema(schema).names
-            for batch in self.connection.sql(behaviors).to_arrow_reader(ROW_GROUP_ROWS):
-                writer.write_behaviors(pa.Table.from_batches([batch]).select(names))
-            names = samples_arrow_schema(schema).names
-            for batch in self.connection.sql(joined).to_arrow_reader(ROW_GROUP_ROWS):
-                rows = pa.Table.from_batches([batch])
-                for split in SPLITS:
-                    mask = pa.compute.equal(rows["split"], split)
-                    writer.write_samples(split, rows.filter(mask).select(names))
+
+def _is_null(field: Field) -> str:
+    column = quote(field.name)
+    if field.kind != "dense":
+        return f"{column} IS NULL"
+    return f"{column} IS NULL OR abs(CAST({column} AS DOUBLE)) > {LARGEST_FLOAT}"
 
 
 def moments_of(

@@ -86,7 +86,7 @@ def write_stats(
     (root / STATS_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def _check_history_complete(shard: Shard, path: Path) -> None:
+def check_history_complete(shard: Shard, path: Path) -> None:
     """The reader refuses events that are not earlier; here, that no earlier event was left out."""
     event_user, event_time = plain(shard.behaviors["user"]), plain(shard.behaviors["time"])
     rows = np.flatnonzero(shard.end_event < len(event_user))
@@ -208,8 +208,8 @@ class _Census:
         users = []
         self._part_rows.append(0)
         for split, tally in self.splits.items():
-            shard = read_shard(root, self._schema, split, [part])
-            _check_history_complete(shard, samples_path(root, split, part))
+            shard = read_shard(root, self._schema, split, part)
+            check_history_complete(shard, samples_path(root, split, part))
             tally.add(shard)
             users.append(shard.plain("user"))
             self._part_rows[-1] += len(shard.first_event)

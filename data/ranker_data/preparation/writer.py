@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ranker_data.layout import (
@@ -42,6 +43,11 @@ class PartWriter:
     def write_samples(self, split: str, table: pa.Table) -> None:
         """Appends samples to one split; columns as in `layout.samples_arrow_schema`."""
         self._samples[split].write(table)
+
+    def write_split_samples(self, table: pa.Table) -> None:
+        """Appends samples to the split that their column `split` names."""
+        for split in SPLITS:
+            self.write_samples(split, table.filter(pc.equal(table["split"], split)))
 
     def __enter__(self) -> Self:
         return self

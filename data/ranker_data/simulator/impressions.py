@@ -1,7 +1,7 @@
 """Impressions of simulated users with their true probabilities and labels.
 
-    z   = bias_domain + bias_user + R + segment_category + hour_category + position_domain
-          + 1.5 c bait                                            logit of the click
+    z   = shift + selection (bias_domain + bias_user + R + segment_category + hour_category
+          + position_domain + 1.5 c bait)                         logit of the click
     R   = weight_domain (A - 0.4) + 0.5 quality + price_domain age log_price
     v_k = bias_domain_k + 0.5 own_k + 0.7 (1 - c) R + c (own_k + taste_k trait_k)
           - 1.5 c bait (- 0.4 log_price for conversion)           logit of another task k
@@ -175,7 +175,7 @@ def _click_logit(
 ) -> FloatArray:
     category = world.item_topic[shown.item] // config.topics_per_category
     daypart = hour_of(shown.second) * NUM_DAYPARTS // 24
-    return (
+    return config.click_shift + config.selection * (
         world.click_bias[shown.domain]
         + users.click_bias[shown.user]
         + relevance

@@ -22,7 +22,7 @@ START_TIME = 1_704_067_200
 
 _COUNTS = ("num_users", "num_categories", "topics_per_category", "num_domains")
 _SIZES = ("candidates_per_request", "impression_days", "num_interests")
-_AMOUNTS = ("events_per_user", "requests_per_user", "num_dormant", "confounding")
+_AMOUNTS = ("events_per_user", "requests_per_user", "num_dormant", "confounding", "selection")
 _SHARES = ("dormant_fraction", "conflict", "valid_fraction", "test_fraction")
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (_COUNTS + _SIZES, lambda value: value < 1, "be at least 1"),
@@ -57,6 +57,9 @@ class WorldConfig:
             off.
         conflict: from 0 (the other tasks want what the click wants) to 1 (they want other things,
             and bait, which draws clicks, repels them).
+        click_shift: added to the log odds of every click; negative values make clicks sparse.
+        selection: how much clicks depend on who sees what; 0 makes all clicks equally likely, so
+            that clicked impressions are a random sample of all (with confounding 0).
         valid_fraction: share of the impression period for validation.
         test_fraction: share of the impression period for testing, the last of it.
     """
@@ -77,6 +80,8 @@ class WorldConfig:
     dormant_fraction: float = 0.1
     confounding: float = 1.0
     conflict: float = 0.3
+    click_shift: float = 0.0
+    selection: float = 1.0
     valid_fraction: float = 0.1
     test_fraction: float = 0.1
 
@@ -90,6 +95,8 @@ class WorldConfig:
         for names, is_bad, rule in _RANGES:
             bad = [name for name in names if is_bad(getattr(self, name))]
             problems += [f"{name} ({getattr(self, name)}) must {rule}" for name in bad]
+        if not math.isfinite(self.click_shift):
+            problems.append(f"click_shift ({self.click_shift}) must be finite")
         if self.num_items < self.num_topics:
             problems.append(
                 f"num_items ({self.num_items}) must be at least num_categories * "

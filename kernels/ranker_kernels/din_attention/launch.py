@@ -26,6 +26,7 @@ class Tiles(NamedTuple):
 
     forward: int
     backward: int
+    forward_warps: int = WARPS
 
 
 class Launch(NamedTuple):
@@ -35,15 +36,18 @@ class Launch(NamedTuple):
     tiles: Tiles
 
 
-def choose_tiles(dtype: torch.dtype) -> Tiles:
-    """Returns the largest tiles that hardly spill registers (sm_90, D = 64, hidden 80-40)."""
-    return Tiles(16, 16) if dtype == torch.float32 else Tiles(64, 32)
+def choose_tiles(dtype: torch.dtype, activation: Activation) -> Tiles:
+    """Returns the largest tiles that hardly spill registers (sm_90, D = 64 or 32, hidden 80-40)."""
+    if dtype == torch.float32:
+        return Tiles(16, 16)
+    # Dice's three numbers for each unit take the registers of half a tile
+    return Tiles(32, 32, forward_warps=4) if activation == "dice" else Tiles(64, 32)
 
 
-def choose_launch(behaviors: Tensor) -> Launch:
+def choose_launch(behaviors: Tensor, activation: Activation) -> Launch:
     """One program takes the registers of a multiprocessor, so there are as many of them."""
     properties = torch.cuda.get_device_properties(behaviors.device)
-    return Launch(properties.multi_processor_count, choose_tiles(behaviors.dtype))
+    return Launch(properties.multi_processor_count, choose_tiles(behaviors.dtype, activation))
 
 
 def supports(query: Tensor, behaviors: Tensor, unit: ActivationUnit) -> bool:
@@ -75,6 +79,7 @@ def forward(
         len(query),
         inputs.scale,
         TILE=launch.tiles.forward,
+        num_warps=launch.tiles.forward_warps,
         **inputs.constants,
     )
     return output, terms
@@ -108,12 +113,17 @@ def backward(
         *(*common, keys.rows, keys.buffer, of_candidate, weight2, units1, units2, score_bias),
         *tail,
         TILE=launch.tiles.backward,
+        num_warps=WARPS,
         **inputs.constants,
     )
     query_gradient = torch.empty_like(gradient)
     first = per_program(*inputs.first_weight.shape)
     triton_kernels.backward_first_layer[(launch.programs,)](
-        *(*common, query_gradient, first), *tail, TILE=launch.tiles.backward, **inputs.constants
+        *(*common, query_gradient, first),
+        *tail,
+        TILE=launch.tiles.backward,
+        num_warps=WARPS,
+        **inputs.constants,
     )
 
     h1, h2 = (bias.shape[0] for bias in unit.biases[:2])
@@ -170,7 +180,6 @@ class _Inputs:
             "KIND": _KINDS[unit.activation],
             "SOFTMAX": normalize == "softmax",
             "DOT": triton_kernels.DOT_TYPES[dot],
-            "num_warps": WARPS,
             "num_stages": 1,
         }
 

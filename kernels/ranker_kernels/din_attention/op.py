@@ -94,7 +94,7 @@ def _(query: Tensor, behaviors: Tensor, windows: Tensor, *rest: Any) -> tuple[Te
         windows,
         unit.to(torch.float32),
         normalize,
-        launch.choose_launch(behaviors),
+        launch.choose_launch(behaviors, unit.activation),
     )
     return output.to(behaviors.dtype), terms
 
@@ -124,7 +124,7 @@ def _(
         windows,
         unit.to(torch.float32),
         normalize,
-        launch.choose_launch(behaviors),
+        launch.choose_launch(behaviors, unit.activation),
     )
     return _flatten(gradients, [query, behaviors, *unit.weights, *unit.biases, *unit.alphas])
 
@@ -212,3 +212,6 @@ def _regroup(flat: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
 
 
 attend.register_autograd(_differentiate, setup_context=_save)
+# under autocast the op is handed fp32 and computes in it: its sums would not survive bf16
+for _device in ("cpu", "cuda"):
+    attend.register_autocast(_device, torch.float32)

@@ -3,30 +3,35 @@
 score_cjh = <query_ch, key_j> + bias_jh        for the behaviours j of window c
 
 The query has the projections absorbed: <q W^q, k W^h> = <(q W^q) (W^h)^T, k>, so that keys are the
-raw behaviours and nothing of size [N, H d] exists. The heads' rankings are merged by the paper's
-round robin (2302.02352, section 4.3). There is no gradient: the selected rows are scored again by
-`target_attention`.
+raw behaviours and nothing of size [N, H d] exists. Keys that repeat are given once
+(`DistinctRows`). The heads' rankings are merged by the paper's round robin (2302.02352, section
+4.3). There is no gradient: the selected rows are scored again by `target_attention`.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ranker_kernels.search_topk import blocked
+from ranker_kernels.search_topk.distinct import DistinctRows
 
-__all__ = ["search_topk"]
+__all__ = ["DistinctRows", "search_topk"]
 
 
 def search_topk(
-    query: Tensor, keys: Tensor, bias: Tensor | None, windows: Tensor, *, k: int
+    query: Tensor, keys: Tensor | DistinctRows, bias: Tensor | None, windows: Tensor, *, k: int
 ) -> Tensor:
     """Selects up to k behaviours of every window.
 
     Equal scores count by position, lowest first, so that the same inputs always give the same
-    selection. Operands may be bfloat16; sums are float32.
+    selection. Scores are float32, whatever the precision of the operands.
 
     Args:
         query: candidates, absorbed and scaled, `[C, H, D]`.
-        keys: all behaviours of the batch, `[N, D]`.
+        keys: all behaviours of the batch, `[N, D]`; they are gathered a tile at a time from
+            `DistinctRows`.
         bias: added to the scores, `[N, H]`, finite; None is 0.
         windows: int64 `[C, 2]`, begin and end of each candidate's behaviours in N; they may
             overlap, be shared and be empty; 0 <= begin <= end <= N is taken for granted.
@@ -38,20 +43,21 @@ def search_topk(
     Raises:
         ValueError: shapes or dtypes do not fit together, or k < 1.
     """
-    if query.ndim != 3 or keys.ndim != 2 or query.shape[2] != keys.shape[1]:
+    if isinstance(keys, Tensor):
+        keys = DistinctRows((keys,), (None,))
+    if query.ndim != 3 or any(v.ndim != 2 for v in keys.values) or query.shape[2] != keys.width:
+        shapes = [list(values.shape) for values in keys.values]
         raise ValueError(
-            f"query is {list(query.shape)} and keys {list(keys.shape)}; they must be [C, H, D] and "
-            "[N, D] with the same D"
+            f"query is {list(query.shape)} and keys {shapes}; they must be [C, H, D] and [N, D], "
+            "or blocks of it, with the same D"
         )
-    if bias is not None and bias.shape != (keys.shape[0], query.shape[1]):
-        raise ValueError(
-            f"bias is {list(bias.shape)}; it must be [N, H] = {[keys.shape[0], query.shape[1]]}"
-        )
+    if bias is not None and bias.shape != (len(keys), query.shape[1]):
+        raise ValueError(f"bias is {list(bias.shape)}; it must be {[len(keys), query.shape[1]]}")
     check_windows(windows, query.shape[0])
     if k < 1:
         raise ValueError(f"k is {k}; must be at least 1")
     with torch.no_grad():
-        return _search(query, keys, bias, windows, k)
+        return _search(query, keys.values, keys.rows, bias, windows, k)
 
 
 def check_windows(windows: Tensor, num_candidates: int) -> None:
@@ -68,10 +74,40 @@ def check_windows(windows: Tensor, num_candidates: int) -> None:
 
 
 @torch.library.custom_op("ranker_kernels::search_topk", mutates_args=())
-def _search(query: Tensor, keys: Tensor, bias: Tensor | None, windows: Tensor, k: int) -> Tensor:
-    return blocked.search(query, keys, bias, windows, k)
+def _search(
+    query: Tensor,
+    values: Sequence[Tensor],
+    rows: Sequence[Tensor | None],
+    bias: Tensor | None,
+    windows: Tensor,
+    k: int,
+) -> Tensor:
+    return blocked.search(query, DistinctRows(tuple(values), tuple(rows)), bias, windows, k)
+
+
+@_search.register_kernel("cuda")
+def _(
+    query: Tensor,
+    values: Sequence[Tensor],
+    rows: Sequence[Tensor | None],
+    bias: Tensor | None,
+    windows: Tensor,
+    k: int,
+) -> Tensor:
+    # Triton is imported where it runs; a CPU installation does without
+    from ranker_kernels.search_topk import launch
+
+    keys = DistinctRows(tuple(values), tuple(rows))
+    # where memory is fast, gathering all keys once is cheaper than gathering them in every tile
+    matrix = keys.between(0, len(keys))
+    return launch.search(query, matrix, bias, windows, k, launch.choose_tiles(matrix.dtype))
 
 
 @_search.register_fake
-def _(query: Tensor, keys: Tensor, bias: Tensor | None, windows: Tensor, k: int) -> Tensor:
-    return query.new_empty(query.shape[0], k, dtype=torch.int64)
+def _(query: Tensor, *rest: Any) -> Tensor:
+    return query.new_empty(query.shape[0], rest[-1], dtype=torch.int64)
+
+
+# under autocast the op is handed fp32 and computes in it: its sums would not survive bf16
+for _device in ("cpu", "cuda"):
+    _search.register_autocast(_device, torch.float32)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ranker_kernels.search_topk.distinct import DistinctRows
 from ranker_kernels.search_topk.merge import rank, round_robin
 from ranker_kernels.search_topk.tiles import Tile, build_tiles, score_tile
 
@@ -12,10 +13,13 @@ from ranker_kernels.search_topk.tiles import Tile, build_tiles, score_tile
 MAX_SCORES = 1 << 20
 
 
-def search(query: Tensor, keys: Tensor, bias: Tensor | None, windows: Tensor, k: int) -> Tensor:
+def search(
+    query: Tensor, keys: DistinctRows, bias: Tensor | None, windows: Tensor, k: int
+) -> Tensor:
     """Selects up to k behaviours of every window; see `search_topk`."""
-    # products and sums in float32 at least, whatever the precision of the operands
-    query = query.to(torch.promote_types(query.dtype, torch.float32))
+    # products and sums in float32, whatever the precision of the operands
+    query = query.float()
+    bias = None if bias is None else bias.float().T.contiguous()
     index = select_short(windows, k)
     heads = query.shape[1]
     tiles = build_tiles(windows, longer_than=k, heads=heads, max_scores=MAX_SCORES)
@@ -56,7 +60,7 @@ def _blocks(tiles: list[Tile], heads: int) -> Iterator[list[Tile]]:
 
 
 def _score(
-    block: list[Tile], query: Tensor, keys: Tensor, bias: Tensor | None, windows: Tensor
+    block: list[Tile], query: Tensor, keys: DistinctRows, bias: Tensor | None, windows: Tensor
 ) -> Tensor:
     """Returns the scores of a block, `[R, H, L]`, -inf where a tile has ended."""
     if len(block) == 1:

@@ -5,8 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ranker_kernels.search_topk.distinct import DistinctRows
+
 # a tile may be this much longer than the shortest window in it: what is scored in vain stays small
 _MAX_STRETCH = 1.25
+# keys held at once: with a width of 64, 1 MB in float32, which stays in a core's cache
+_MAX_KEYS = 4096
 
 
 class Tile(NamedTuple):
@@ -54,28 +58,33 @@ def build_tiles(windows: Tensor, *, longer_than: int, heads: int, max_scores: in
 
 
 def score_tile(
-    tile: Tile, query: Tensor, keys: Tensor, bias: Tensor | None, windows: Tensor
+    tile: Tile, query: Tensor, keys: DistinctRows, bias: Tensor | None, windows: Tensor
 ) -> Tensor:
     """Scores a tile.
 
     Args:
         tile: g candidates and n behaviours.
         query: `[C, H, D]`.
-        keys: `[N, D]`, in the precision of the products.
-        bias: `[N, H]` or None.
+        keys: N rows of width D; products are taken in the precision of the query.
+        bias: `[H, N]` or None.
         windows: `[C, 2]`.
 
     Returns:
         `[g, H, n]`, -inf outside a candidate's own window.
     """
     rows = query[tile.candidates]
-    products = rows.flatten(0, 1) @ keys[tile.begin : tile.end].to(query.dtype).T
-    scores = products.view(*rows.shape[:2], tile.length)
+    flat = rows.flatten(0, 1)
+    scores = flat.new_empty(flat.shape[0], tile.length)
+    for begin in range(tile.begin, tile.end, _MAX_KEYS):
+        end = min(begin + _MAX_KEYS, tile.end)
+        block = keys.between(begin, end).to(query.dtype)
+        torch.mm(flat, block.T, out=scores[:, begin - tile.begin : end - tile.begin])
+    scores = scores.view(*rows.shape[:2], tile.length)
     if bias is not None:
-        scores += bias[tile.begin : tile.end].to(query.dtype).T
+        scores += bias[:, tile.begin : tile.end]
     if not tile.uniform:
-        begin, end = windows[tile.candidates].sub(tile.begin).unsqueeze(1).unbind(2)
+        begins, ends = windows[tile.candidates].sub(tile.begin).unsqueeze(1).unbind(2)
         position = torch.arange(tile.length, device=windows.device)
-        outside = (position < begin) | (position >= end)
+        outside = (position < begins) | (position >= ends)
         scores.masked_fill_(outside.unsqueeze(1), -torch.inf)
     return scores

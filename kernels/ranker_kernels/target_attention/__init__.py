@@ -9,18 +9,16 @@ times (TWIN-V2).
 """
 
 from torch import Tensor
-from torch.nn.functional import embedding
 
 from ranker_kernels.search_topk import check_windows
-from ranker_kernels.target_attention.op import attend_windows
-from ranker_kernels.target_attention.rows import attend_rows
+from ranker_kernels.target_attention.op import attend
 
-__all__ = ["attend_rows", "target_attention"]
+__all__ = ["target_attention"]
 
 
 def target_attention(
     query: Tensor,
-    keys: Tensor,
+    keys: Tensor | None,
     values: Tensor,
     bias: Tensor | None,
     *,
@@ -29,12 +27,13 @@ def target_attention(
 ) -> Tensor:
     """Attends to selected behaviours or to whole windows; exactly one of them is given.
 
-    Windows are attended to tile by tile and recomputed in the backward: memory does not grow with
-    candidates times length.
+    Either is done piece by piece and recomputed in the backward: memory grows neither with
+    candidates times length nor with candidates times K times width.
 
     Args:
         query: candidates, absorbed and scaled, `[C, H, D]`.
-        keys: all behaviours of the batch, `[N, D]`.
+        keys: all behaviours of the batch, `[N, D]`; None where they are the first D columns of the
+            values, which are then read once.
         values: their values, `[N, V]`.
         bias: added to the scores, `[N, H]`, finite; None is 0.
         index: int64 `[C, K]` positions in N, -1 for none.
@@ -46,35 +45,22 @@ def target_attention(
     Raises:
         ValueError: shapes or dtypes do not fit together.
     """
-    if query.ndim != 3 or keys.ndim != 2 or query.shape[2] != keys.shape[1]:
+    if query.ndim != 3 or values.ndim != 2 or (keys is not None and keys.ndim != 2):
         raise ValueError(
-            f"query is {list(query.shape)} and keys {list(keys.shape)}; they must be [C, H, D] and "
-            "[N, D] with the same D"
+            f"query has {query.ndim} dimensions and values {values.ndim}; they must be [C, H, D] "
+            "and [N, V], and keys [N, D]"
         )
-    if values.ndim != 2 or values.shape[0] != keys.shape[0]:
-        raise ValueError(f"values is {list(values.shape)}; it must be [{keys.shape[0]}, V]")
-    if bias is not None and bias.shape != (keys.shape[0], query.shape[1]):
-        raise ValueError(
-            f"bias is {list(bias.shape)}; it must be [N, H] = {[keys.shape[0], query.shape[1]]}"
-        )
+    width = values.shape[1] if keys is None else keys.shape[1]
+    if query.shape[2] > width or (keys is not None and query.shape[2] != width):
+        raise ValueError(f"query has width {query.shape[2]} and the keys {width}; they must agree")
+    if keys is not None and len(keys) != len(values):
+        raise ValueError(f"values has {len(values)} rows; it must have {len(keys)}, like keys")
+    if bias is not None and bias.shape != (len(values), query.shape[1]):
+        raise ValueError(f"bias is {list(bias.shape)}; it must be {[len(values), query.shape[1]]}")
     if (index is None) == (windows is None):
         raise ValueError("give either index or windows")
     if windows is not None:
         check_windows(windows, query.shape[0])
-        return attend_windows(query, keys, values, bias, windows)[0].to(values.dtype)
-    assert index is not None
-    if index.ndim != 2 or index.shape[0] != query.shape[0]:
+    if index is not None and (index.ndim != 2 or index.shape[0] != query.shape[0]):
         raise ValueError(f"index is {list(index.shape)}; it must be [{query.shape[0]}, K]")
-    valid = index >= 0
-    if not len(keys):
-        return query.new_zeros(*query.shape[:2], values.shape[1]) + 0 * (query.sum() + values.sum())
-    rows = index.clamp_min(0)
-    selected = embedding(rows, keys)
-    return attend_rows(
-        query,
-        selected,
-        # one gather, and one gradient of all behaviours, where both are the same
-        selected if values is keys else embedding(rows, values),
-        None if bias is None else embedding(rows, bias),
-        valid,
-    )
+    return attend(query, keys, values, bias, windows, index)[0].to(values.dtype)

@@ -3,34 +3,27 @@
 What the forward leaves is the output and one number for each candidate and head.
 """
 
-from typing import NamedTuple
-
-import torch
 from torch import Tensor
 
+from ranker_kernels.search_topk.distinct import DistinctRows
 from ranker_kernels.search_topk.tiles import Tile, build_tiles, score_tile
+from ranker_kernels.target_attention.gradients import Gradients, key_columns, zero_gradients
 
 # scores of a tile, unless one candidate has more: 4 MB in float32
 MAX_SCORES = 1 << 20
 
 
-class Gradients(NamedTuple):
-    """Gradients of the inputs; `bias` is None when there was none."""
-
-    query: Tensor
-    keys: Tensor
-    values: Tensor
-    bias: Tensor | None
-
-
 def forward(
-    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, windows: Tensor
+    query: Tensor, keys: Tensor | None, values: Tensor, bias: Tensor | None, windows: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Returns the output `[C, H, V]` and log sum exp of the scores `[C, H]`, 0 for no scores."""
     output = query.new_zeros(*query.shape[:2], values.shape[1])
     normalizer = query.new_zeros(query.shape[:2])
+    if keys is None:
+        keys = key_columns(query, values)
+    rows, by_head = DistinctRows((keys,), (None,)), None if bias is None else bias.T.contiguous()
     for tile in _tiles(windows, query):
-        scores = score_tile(tile, query, keys, bias, windows)
+        scores = score_tile(tile, query, rows, by_head, windows)
         total = scores.logsumexp(dim=2)
         weights = scores.sub_(total.unsqueeze(2)).exp_().flatten(0, 1)
         pooled = weights @ values[tile.begin : tile.end]
@@ -44,23 +37,21 @@ def backward(
     output: Tensor,
     normalizer: Tensor,
     query: Tensor,
-    keys: Tensor,
+    keys: Tensor | None,
     values: Tensor,
     bias: Tensor | None,
     windows: Tensor,
 ) -> Gradients:
     """Returns the gradients of the inputs."""
-    grads = Gradients(
-        torch.zeros_like(query),
-        torch.zeros_like(keys),
-        torch.zeros_like(values),
-        None if bias is None else torch.zeros_like(bias),
-    )
+    grads = zero_gradients(query, keys, values, bias)
     # d score = p (d p - <d out, out>)
     delta = (gradient * output).sum(dim=2)
+    if keys is None:
+        keys = key_columns(query, values)
+    rows, by_head = DistinctRows((keys,), (None,)), None if bias is None else bias.T.contiguous()
     for tile in _tiles(windows, query):
         span = slice(tile.begin, tile.end)
-        scores = score_tile(tile, query, keys, bias, windows)
+        scores = score_tile(tile, query, rows, by_head, windows)
         weights = scores.sub_(normalizer[tile.candidates].unsqueeze(2)).exp_()
         upstream = gradient[tile.candidates].flatten(0, 1)
         grads.values[span] += weights.flatten(0, 1).T @ upstream

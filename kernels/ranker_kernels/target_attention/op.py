@@ -1,36 +1,49 @@
-"""Registration of the attention over windows as a `torch.library` op with a fake and a backward."""
+"""Registration of the attention as a `torch.library` op with a fake and a backward."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ranker_kernels.target_attention import blocked
+from ranker_kernels.target_attention import blocked, selected
 
 
 @torch.library.custom_op("ranker_kernels::target_attention", mutates_args=())
-def attend_windows(
-    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, windows: Tensor
+def attend(
+    query: Tensor,
+    keys: Tensor | None,
+    values: Tensor,
+    bias: Tensor | None,
+    windows: Tensor | None,
+    index: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Returns the output `[C, H, V]` and log sum exp of the scores `[C, H]`."""
-    return blocked.forward(*_promote(query, keys, values, bias), windows)
+    inputs = _promote(query, keys, values, bias)
+    if index is not None:
+        return selected.forward(*inputs, index)
+    assert windows is not None
+    return blocked.forward(*inputs, windows)
 
 
 @torch.library.custom_op("ranker_kernels::target_attention_backward", mutates_args=())
-def attend_windows_backward(
+def attend_backward(
     gradient: Tensor,
     output: Tensor,
     normalizer: Tensor,
     query: Tensor,
-    keys: Tensor,
+    keys: Tensor | None,
     values: Tensor,
     bias: Tensor | None,
-    windows: Tensor,
+    windows: Tensor | None,
+    index: Tensor | None,
 ) -> list[Tensor]:
-    """Returns the gradients of query, keys, values and, if there is one, bias."""
-    found = blocked.backward(
-        gradient, output, normalizer, *_promote(query, keys, values, bias), windows
-    )
+    """Returns the gradients of query, keys, values and bias, of those that are given."""
+    inputs = (gradient, output, normalizer, *_promote(query, keys, values, bias))
+    if index is not None:
+        found = selected.backward(*inputs, index)
+    else:
+        assert windows is not None
+        found = blocked.backward(*inputs, windows)
     pairs = zip(found, (query, keys, values, bias), strict=True)
     return [
         grad.to(tensor.dtype) for grad, tensor in pairs if grad is not None and tensor is not None
@@ -38,21 +51,26 @@ def attend_windows_backward(
 
 
 def _promote(
-    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    query: Tensor, keys: Tensor | None, values: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     """Half precision is summed in float32."""
     dtype = torch.promote_types(query.dtype, torch.float32)
     return (
         query.to(dtype),
-        keys.to(dtype),
+        None if keys is None else keys.to(dtype),
         values.to(dtype),
         None if bias is None else bias.to(dtype),
     )
 
 
-@attend_windows.register_fake
+@attend.register_fake
 def _(
-    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, windows: Tensor
+    query: Tensor,
+    keys: Tensor | None,
+    values: Tensor,
+    bias: Tensor | None,
+    windows: Tensor | None,
+    index: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(query.dtype, torch.float32)
     shape = query.shape[:2]
@@ -61,30 +79,33 @@ def _(
     )
 
 
-@attend_windows_backward.register_fake
+@attend_backward.register_fake
 def _(
     gradient: Tensor,
     output: Tensor,
     normalizer: Tensor,
     query: Tensor,
-    keys: Tensor,
+    keys: Tensor | None,
     values: Tensor,
     bias: Tensor | None,
-    windows: Tensor,
+    windows: Tensor | None,
+    index: Tensor | None,
 ) -> list[Tensor]:
-    return [torch.empty_like(t) for t in (query, keys, values, bias) if t is not None]
+    return [t.new_empty(t.shape) for t in (query, keys, values, bias) if t is not None]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, bias, windows = inputs
-    ctx.has_bias = bias is not None
-    ctx.save_for_backward(*output, *tensors, bias, windows)
+    ctx.given = [tensor is not None for tensor in inputs[:4]]
+    ctx.save_for_backward(*output, *inputs)
     ctx.mark_non_differentiable(output[1])
 
 
 def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    grads = attend_windows_backward(gradient, *ctx.saved_tensors)
-    return *grads, *([] if ctx.has_bias else [None]), None
+    grads = iter(attend_backward(gradient, *ctx.saved_tensors))
+    return *(next(grads) if given else None for given in ctx.given), None, None
 
 
-attend_windows.register_autograd(_differentiate, setup_context=_save)
+attend.register_autograd(_differentiate, setup_context=_save)
+# under autocast the op is handed fp32 and computes in it: its sums would not survive bf16
+for _device in ("cpu", "cuda"):
+    attend.register_autocast(_device, torch.float32)

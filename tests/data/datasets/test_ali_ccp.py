@@ -65,13 +65,23 @@ def test_samples_get_their_common_features(tmp_path: Path) -> None:
     assert '"purchases_without_click": 2' in (out / STATS_FILE).read_text()
     users, items = values_of(out, "user"), values_of(out, "item_id")
     categories, intents = values_of(out, "category"), values_of(out, "intent")
+    events = [
+        row
+        for path in sorted((out / "behaviors").glob("*.parquet"))
+        for row in pq.read_table(path, partitioning=None).to_pylist()
+    ]
     for row in rows["train"] + rows["valid"] + rows["test"]:
         user = users[row["user_id"]]
-        assert [categories[c] for c in row["f109_14"]] == [f"c{user[1]}", "c7"] or user[1] == "?"
+        # the history is stored once for the samples of a row of common features
+        history = [event for event in events if event["user"] == row["user"]]
+        assert row["history_end"] == len(history) == 3
+        assert all(event["time"] < row["time"] for event in history)
+        found = sorted((categories[e["category"]], round(e["log_count"], 3)) for e in history)
+        assert found == sorted([("?", 1.1), (f"c{user[1]}", 2.3), ("c7", 0.7)])
         assert categories[row["category"]] == "c7"
-        assert [intents[i] for i in row["intent"]] in ([], ["n1", "n2"])
+        weighted = list(zip(row["intent"], row["intent.weight"], strict=True))
+        assert [(intents[i], w) for i, w in weighted] in ([], [("n1", 1.0), ("n2", 0.5)])
         assert row["click"] >= row["buy"]
-        assert row["history_end"] == 0
     tested = sorted((users[r["user_id"]], items[r["item_id"]], r["buy"]) for r in rows["test"])
     wanted = sorted(
         (f"u{row % 3}", f"i{row % 5}", float(row % 6 == 0)) for row in range(13) if row != 1
@@ -79,7 +89,8 @@ def test_samples_get_their_common_features(tmp_path: Path) -> None:
     assert tested == wanted
     # missing fields have id 0
     assert {row["shop"] for row in rows["train"]} == {0}
-    assert read_schema(out).behaviors == ()
+    assert [field.name for field in read_schema(out).cross_behaviors] == ["log_count"]
+    assert len(events) == 18
 
 
 def test_training_files_alone_are_split_at_random(tmp_path: Path) -> None:

@@ -171,3 +171,61 @@ def test_missing_source_and_description(tmp_path: Path) -> None:
         CustomConverter().prepare(None, tmp_path / "out")
     with pytest.raises(ValueError, match=r"dataset.yaml does not exist"):
         CustomConverter().prepare(tmp_path, tmp_path / "out")
+
+
+def test_parquet_files_are_prepared_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples: dict[str, list[Any]] = {
+        "uid": ["a", "a", "a", "b"],
+        "ts": [T0 + 10, T0 + 20, T0 + 30, T0 + 40],
+        "item": ["x", "y", "x", "y"],
+        "tags": [["red", "big"], ["red"], ["big"], ["red", "big"]],
+        "tags.weight": [[1.0, 0.5], [2.0], [0.25], [1.0, 1.0]],
+        "price": [1.5, 2.5, 1.5, 2.5],
+        "clk": [1, 0, 1, 0],
+    }
+    log: dict[str, list[Any]] = {
+        "uid": ["a", "b"],
+        "ts": [T0 + 5, T0 + 1],
+        "item": ["x", "y"],
+        "dwell": [3.0, 5.0],
+    }
+    text = FIELDS.replace("kind: ids, table: tag", "kind: ids, table: tag, weighted: true")
+    events = "columns: {user: uid, time: ts, item_id: item}"
+    outs = {}
+    for kind in ("csv", "parquet"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        for name, columns in (("shown", samples), ("log", log)):
+            if kind == "parquet":
+                pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+                continue
+            texts = {
+                key: ["|".join(map(str, v)) if isinstance(v, list) else str(v) for v in values]
+                for key, values in columns.items()
+            }
+            lines = [",".join(texts), *map(",".join, zip(*texts.values(), strict=True))]
+            (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        if kind == "parquet":
+            # no copy of the files is made, so that any engine may read them
+            monkeypatch.delattr("ranker_data.datasets.custom.convert")
+        files = f"samples: {{files: shown.{kind}, columns: {COLUMNS}}}\n"
+        files += f"events: {{files: log.{kind}, {events}}}\n"
+        outs[kind] = convert(folder, text + files)
+    assert samples_of(outs["csv"]) == samples_of(outs["parquet"])
+    assert read(outs["csv"] / "behaviors") == read(outs["parquet"] / "behaviors")
+    assert samples_of(outs["csv"])[0]["tags.weight"] == [1.0, 0.5]
+
+
+def test_a_wrong_name_among_parquet_columns_is_named(tmp_path: Path) -> None:
+    table = pa.table({"uid": ["a"], "ts": [T0], "item": ["x"], "price": [1.0], "clk": [1]})
+    pq.write_table(table.append_column("tags", [[["red"]]]), tmp_path / "shown.parquet")
+    columns = COLUMNS.replace("click: clk", "click: clk, klick: clk")
+    text = f"samples: {{files: shown.parquet, columns: {columns}}}\n"
+    without = FIELDS.replace(
+        "behaviors:\n  - {name: item_id, kind: id, table: item}\n  - {name: dwell, kind: dense}\n",
+        "",
+    )
+    with pytest.raises(ValueError, match=r"samples\.columns names 'klick', which is no column"):
+        convert(tmp_path, without + text)

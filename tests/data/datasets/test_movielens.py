@@ -149,7 +149,7 @@ def test_bad_sources_are_named(tmp_path: Path) -> None:
     ):
         MovielensConverter().prepare(tmp_path, tmp_path / "out")
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,2,good,4\n")
-    with pytest.raises(ValueError, match=r"(?s)a MovieLens file cannot be parsed.*1,2,good,4"):
+    with pytest.raises(ValueError, match=r"(?s)the original files cannot be read.*1,2,good,4"):
         MovielensConverter().prepare(tmp_path, tmp_path / "out")
     (tmp_path / "ratings.csv").unlink()
     (tmp_path / "a.inter").write_text("")
@@ -170,3 +170,50 @@ def test_real_data(real_data: Path, tmp_path: Path) -> None:
     likes = sum(split["labels"]["like"]["positive"] for split in stats["samples"].values())
     assert rows == 1_000_209
     assert likes / rows == pytest.approx(0.575, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("further", "end"),
+    [
+        (("genome-scores.csv", "genome-tags.csv", "links.csv", "tags.csv"), "\n"),
+        (("links.csv", "tags.csv", "README.txt"), "\r\n"),
+    ],
+    ids=["20M and 25M", "32M"],
+)
+def test_the_large_sets_have_half_stars_and_further_files(
+    further: tuple[str, ...], end: str, tmp_path: Path
+) -> None:
+    ratings = ["1,2,3.5,1112486027", "1,29,4.5,1112484676", "1,32,4.0,1112484819"]
+    ratings += ["2,2,0.5,974820889"]
+    movies = [
+        '2,"American President, The (1995)",Comedy|Drama|Romance',
+        "29,Léon: The Professional (1994),Sci-Fi",
+        "32,Twelve Monkeys (a.k.a. 12 Monkeys) (1995),(no genres listed)",
+    ]
+    for name, header, lines in (
+        ("ratings.csv", "userId,movieId,rating,timestamp", ratings),
+        ("movies.csv", "movieId,title,genres", movies),
+    ):
+        text = end.join([header, *lines, ""])
+        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    for name in further:
+        (tmp_path / name).write_text("not,for,us\n")
+    convert(tmp_path, tmp_path / "out")
+    rows = [row for split in SPLITS for row in read(tmp_path / "out" / "samples" / split)]
+    items, genres = vocabulary(tmp_path / "out", "item"), vocabulary(tmp_path / "out", "genre")
+    likes = {(row["user"], row["time"]): row["like"] for row in rows}
+    assert likes == {
+        (1, 1112486027): 0.0,
+        (1, 1112484676): 1.0,
+        (1, 1112484819): 1.0,
+        (2, 974820889): 0.0,
+    }
+    listed = {
+        items[row["item_id"]]: sorted(genres[g] for g in row["genres"])
+        for row in rows
+        if row["item_id"]
+    }
+    assert listed["29"] == ["Sci-Fi"]
+    assert listed["32"] == []
+    # seen again in the history of the last rating
+    assert set(vocabulary(tmp_path / "out", "rating").values()) >= {"4.5", "0.5"}

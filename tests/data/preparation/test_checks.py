@@ -1,3 +1,6 @@
+import dataclasses
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ranker_data.preparation.duckdb_engine import DuckDBEngine
 from ranker_data.preparation.plan import LastSplit, Preparation, TimeSplit
 from ranker_data.preparation.prepare import prepare
 from ranker_data.reader import DataError
@@ -75,7 +79,7 @@ def test_good_data_is_accepted(tmp_path: Path) -> None:
             17,
             r"column 'time', row 0 is 17 .*in unit 's' a time of the years 1990 to 2100",
         ),
-        ("price", 3, None, r"column 'price', row 3 is null .*fill it explicitly"),
+        ("price", 3, None, r"column 'price', row 3 is null .*give nulls.<field> a number"),
         ("price", 3, float("nan"), r"column 'price', row 3 is nan"),
         ("price", 3, float("-inf"), r"column 'price', row 3 is -inf"),
         ("price", 3, 1e39, r"column 'price', row 3 is 1e\+39"),
@@ -110,6 +114,90 @@ def test_file_and_row_of_a_bad_value_are_named(tmp_path: Path) -> None:
         prepare(PLAN, events=pa.table(EVENTS), samples=folder, out=tmp_path / "out")
 
 
+def test_files_that_cannot_be_read_are_left_out_if_they_are_few(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for number in range(3):
+        pq.write_table(pa.table(SAMPLES), folder / f"{number}.parquet")
+    (folder / "3.parquet").write_text("junk")
+    (folder / "4.parquet").write_bytes((folder / "0.parquet").read_bytes()[:-9])
+    events = pa.table(EVENTS)
+    with pytest.raises(DataError) as error:
+        prepare(PLAN, events=events, samples=folder, out=tmp_path / "out")
+    assert all(f"{number}.parquet is not a readable" in str(error.value) for number in (3, 4))
+    few = dataclasses.replace(PLAN, bad_file_share=0.1)
+    with pytest.raises(DataError, match=r"2 of 5 files of samples cannot be read .*allows 10.0%"):
+        prepare(few, events=events, samples=folder, out=tmp_path / "out")
+    half = dataclasses.replace(PLAN, bad_file_share=0.5)
+    prepare(half, events=events, samples=folder, out=tmp_path / "out")
+    raw = json.loads((tmp_path / "out" / "stats.json").read_text())["raw"]
+    assert raw["samples"] == 3 * 4
+    assert raw[f"unreadable file {folder / '3.parquet'}"] == 1
+    assert raw[f"unreadable file {folder / '4.parquet'}"] == 1
+
+
+def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
+    with pytest.raises(DataError, match=r"other.parquet has none of the columns .*item_id"):
+        prepare(
+            PLAN,
+            events=pa.table(EVENTS),
+            samples=tmp_path / "other.parquet",
+            out=tmp_path / "out",
+        )
+
+
+def test_columns_may_drift_only_without_loss(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    table = pa.table(SAMPLES)
+    narrow = table.set_column(
+        table.column_names.index("item_id"), "item_id", table["item_id"].cast(pa.int32())
+    )
+    pq.write_table(narrow.select(sorted(narrow.column_names)), folder / "a.parquet")
+    pq.write_table(table.append_column("extra", [["x"] * 4]), folder / "b.parquet")
+    events = pa.table(EVENTS)
+    schema = prepare(PLAN, events=events, samples=folder, out=tmp_path / "out")
+    assert schema.table("item").num_embeddings == 3
+    pq.write_table(
+        table.rename_columns([n.replace("price", "prize") for n in table.column_names]),
+        folder / "b.parquet",
+    )
+    pq.write_table(
+        table.set_column(
+            table.column_names.index("click"), "click", table["click"].cast(pa.float64())
+        ),
+        folder / "c.parquet",
+    )
+    twins = table.append_column("Item_ID", table["item_id"])
+    pq.write_table(twins, folder / "d.parquet")
+    with pytest.raises(DataError) as error:
+        prepare(PLAN, events=events, samples=folder, out=tmp_path / "other")
+    text = str(error.value)
+    assert re.search(
+        r"b.parquet: column 'price', which .*a.parquet has, is missing; .*'prize'", text
+    )
+    assert re.search(r"c.parquet: column 'click' has type double, but int64 in .*a.parquet", text)
+    assert re.search(r"d.parquet: column 'item_id' is also there as 'Item_ID'", text)
+    with pytest.raises(DataError, match="'item_id' is also there as 'Item_ID'"):
+        prepare(PLAN, events=events, samples=twins, out=tmp_path / "other")
+
+
+def test_bytes_that_are_no_text_are_refused_and_not_printed(tmp_path: Path) -> None:
+    offsets = pa.py_buffer(np.array([0, 1, 3, 4, 5], np.int32))
+    text = pa.Array.from_buffers(pa.string(), 4, [None, offsets, pa.py_buffer(b"a\xff\xfebc")])
+    table = pa.table(SAMPLES)
+    bad = table.set_column(table.column_names.index("item_id"), "item_id", text)
+    pq.write_table(bad, tmp_path / "samples.parquet")
+    with pytest.raises(DataError, match=r'samples.parquet": value "\\xFF\\xFE" is not valid UTF8'):
+        prepare(
+            PLAN,
+            events=pa.table(EVENTS | {"item_id": ["7", "8", "7"]}),
+            samples=tmp_path / "samples.parquet",
+            out=tmp_path / "out",
+        )
+
+
 def test_a_nan_label_is_refused(tmp_path: Path) -> None:
     samples = pa.table(with_value(SAMPLES, "click", 1, float("nan")))
     # arrow reads a Python nan as null when it infers integers: write it as a float
@@ -126,13 +214,13 @@ def test_missing_and_mistyped_columns_are_listed_together(tmp_path: Path) -> Non
         prepare(PLAN, events=pa.table(EVENTS), samples=samples, out=tmp_path / "out")
     text = str(error.value)
     assert "samples: column 'item_id' is missing; did you mean 'itemid'?" in text
-    assert "samples: column 'price' has type VARCHAR, must be a number" in text
-    assert "samples: column 'tags' has type BIGINT, must be a list of ids" in text
+    assert "samples: column 'price' has type string, must be a number" in text
+    assert "samples: column 'tags' has type int64, must be a list of ids" in text
 
 
 def test_float_ids_are_refused(tmp_path: Path) -> None:
     samples = pa.table(SAMPLES | {"item_id": [7.0, 8.0, 7.0, 9.0]})
-    with pytest.raises(DataError, match="'item_id' has type DOUBLE, must be a id"):
+    with pytest.raises(DataError, match="'item_id' has type double, must be a id"):
         prepare(PLAN, events=pa.table(EVENTS), samples=samples, out=tmp_path / "out")
 
 
@@ -153,7 +241,7 @@ def test_files_with_other_columns_are_refused(tmp_path: Path) -> None:
     folder.mkdir()
     pq.write_table(pa.table(SAMPLES), folder / "a.parquet")
     pq.write_table(pa.table(SAMPLES).drop_columns(["price"]), folder / "b.parquet")
-    with pytest.raises(DataError, match=r"b\.parquet has other columns or types than .*a\.parquet"):
+    with pytest.raises(DataError, match=r"b\.parquet: column"):
         prepare(PLAN, events=pa.table(EVENTS), samples=folder, out=tmp_path / "out")
 
 
@@ -180,11 +268,13 @@ def test_contradicting_plans_are_refused() -> None:
 
 
 def test_engine_settings_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"memory_limit \('much'\) must be like '4GB'"):
+    with pytest.raises(
+        ValueError, match=r"memory_limit \('much'\) and spill_limit \(None\) must be like '4GB'"
+    ):
         prepare(
             PLAN,
             events=pa.table(EVENTS),
             samples=pa.table(SAMPLES),
             out=tmp_path / "out",
-            memory_limit="much",
+            engine=DuckDBEngine(memory_limit="much"),
         )

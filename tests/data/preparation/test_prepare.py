@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -172,9 +173,7 @@ def test_prepare_equals_a_brute_force_reference(
     hypothesis.assume(any(t < firsts[u] for u, t, _ in samples))
     plan = dataclasses.replace(PLAN, split=split, num_parts=num_parts)
     root = tmp_path_factory.mktemp("prepared") / "out"
-    schema = prepare(
-        plan, events=make_events(events), samples=make_samples(samples), out=root, num_threads=1
-    )
+    schema = prepare(plan, events=make_events(events), samples=make_samples(samples), out=root)
     rows, log = read_all(root, schema)
     names = {i + 1: name for i, name in enumerate(sorted(counts))}
     assert sorted(row["sample_id"] for row in rows) == list(range(len(samples)))
@@ -195,6 +194,67 @@ def test_prepare_equals_a_brute_force_reference(
         assert row["split"] == ("test" if row["time"] - T0 >= firsts[user] else "train")
     per_part = [sum(row["part"] == part for row in rows) for part in range(num_parts)]
     assert sum(per_part) == len(samples)
+
+
+def visible_items(root: Path) -> list[list[int]]:
+    """What each sample sees, in the order of the samples."""
+    rows, log = read_all(root, read_schema(root))
+    rows.sort(key=lambda row: row["sample_id"])
+    return [
+        [event["item_id"] for event in log.get(row["user"], [])[: row["history_end"]]]
+        for row in rows
+    ]
+
+
+@hypothesis.settings(max_examples=6, deadline=None)
+@hypothesis.given(data=st.data())
+def test_the_future_changes_nothing(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    samples = [(user, time, item) for user in "ab" for time, item in ((3, "x"), (6, "y"), (9, "x"))]
+    past = data.draw(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2)), max_size=8))
+    # at the first sample's moment or later; all values are known from the samples before the cut
+    future = data.draw(
+        st.lists(st.tuples(st.sampled_from("ab"), st.integers(3, 12)), min_size=1, max_size=8)
+    )
+    plan = dataclasses.replace(PLAN, split=TimeSplit(valid_fraction=0.0, test_fraction=0.34))
+    root = tmp_path_factory.mktemp("prepared")
+    known = [(user, time, "xyz"[i % 3]) for i, (user, time) in enumerate(past)]
+    for name, later in (("with", future), ("without", [])):
+        events = known + [(user, time, "x") for user, time in later]
+        prepare(plan, events=make_events(events), samples=make_samples(samples), out=root / name)
+    first_samples = (0, 3)
+    seen = [visible_items(root / name) for name in ("with", "without")]
+    for sample in first_samples:
+        # ids may be others, because later events count in the vocabulary: compare what they mean
+        assert len(seen[0][sample]) == len(seen[1][sample])
+    values = [
+        {number: value for value, number in vocabulary(root / name, "item").items()}
+        for name in ("with", "without")
+    ]
+    for sample in first_samples:
+        assert [values[0][i] for i in seen[0][sample]] == [values[1][i] for i in seen[1][sample]]
+
+
+def test_an_event_of_the_same_moment_would_tell_the_label_and_is_not_seen(tmp_path: Path) -> None:
+    # clicks are logged as events at once: who sees them knows the label
+    draw = np.random.default_rng(4)
+    shown = [("abcde"[i % 5], i // 5, "xyz"[draw.integers(3)]) for i in range(400)]
+    samples = make_samples(shown)
+    clicked = draw.integers(0, 2, 400)
+    index = samples.column_names.index("click")
+    samples = samples.set_column(index, "click", pa.array(clicked))
+    events = make_events([row for row, click in zip(shown, clicked, strict=True) if click])
+    prepare(PLAN, events=events, samples=samples, out=tmp_path / "out")
+    rows, log = read_all(tmp_path / "out", read_schema(tmp_path / "out"))
+
+    def last_is_own(row: dict[str, Any], end: int) -> bool:
+        seen = log[row["user"]][:end]
+        return bool(seen) and seen[-1]["time"] == row["time"]
+
+    leaking = [last_is_own(row, row["history_end"] + 1) for row in rows]
+    assert leaking == [row["click"] == 1 for row in rows]
+    assert not any(last_is_own(row, row["history_end"]) for row in rows)
 
 
 def test_prepare_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
@@ -240,6 +300,64 @@ def test_prepare_reads_parquet_files(tmp_path: Path) -> None:
         PLAN, events=tmp_path / "events.parquet", samples=folder, out=tmp_path / "out"
     )
     assert from_files == prepare(PLAN, events=EVENTS, samples=SAMPLES, out=tmp_path / "other")
+
+
+def test_nulls_are_what_the_plan_says(tmp_path: Path) -> None:
+    columns = SAMPLES.to_pylist()
+    columns[0]["price"], columns[1]["price"] = None, float("nan")
+    columns[0]["item_id"], columns[1]["tags"] = None, None
+    samples = pa.Table.from_pylist(columns, SAMPLES.schema)
+    plan = dataclasses.replace(PLAN, nulls={"price": -1.0, "item_id": "own"})
+    prepare(plan, events=EVENTS, samples=samples, out=tmp_path / "out")
+    rows = sorted(read_all(tmp_path / "out", PLAN.draft_schema())[0], key=lambda r: r["sample_id"])
+    assert [row["price"] for row in rows] == [-1.0, -1.0, 3.0, 4.0, 2.0]
+    assert rows[0]["item_id"] == vocabulary(tmp_path / "out", "item")["null"]
+    assert rows[1]["tags"] == []
+    raw = json.loads((tmp_path / "out" / "stats.json").read_text())["raw"]
+    nulls = {name: count for name, count in raw.items() if name.startswith("nulls_in")}
+    assert nulls == {
+        "nulls_in_samples.item_id": 1,
+        "nulls_in_samples.tags": 1,
+        "nulls_in_samples.price": 2,
+    }
+    strict = dataclasses.replace(PLAN, nulls={"price": -1.0, "item_id": "error"})
+    with pytest.raises(DataError, match=r"column 'item_id', row 0 is null .*nulls are errors in"):
+        prepare(strict, events=EVENTS, samples=samples, out=tmp_path / "strict")
+
+
+def test_hashed_tables_need_no_vocabulary(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, domain=None, hashed={"item": None, "tag": 5})
+    schema = prepare(plan, events=EVENTS, samples=SAMPLES, out=tmp_path / "out")
+    assert [table.num_embeddings for table in schema.tables] == [3, None, 5]
+    assert not (tmp_path / "out" / "vocabulary" / "item.parquet").exists()
+    samples, events = read_all(tmp_path / "out", schema)
+
+    def number(value: str) -> int:
+        digest = hashlib.md5(value.encode(), usedforsecurity=False).hexdigest()
+        return int(digest[:15], 16)
+
+    rows = sorted(samples, key=lambda row: row["sample_id"])
+    assert [row["item_id"] for row in rows] == [1 + number(v) for v in ("x", "y", "x", "new", "w")]
+    assert rows[0]["tags"] == [1 + number(value) % 4 for value in ("x", "all")]
+    assert sorted(row["item_id"] for row in events[1]) == sorted(1 + number(v) for v in "xyz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hashed": {"itm": 5}}, "hashed names the unknown table 'itm'"),
+        ({"hashed": {"tag": 1}}, r"hashed.tag \(1\) must be at least 2"),
+        ({"hashed": {"tag": 9}, "min_count": {"tag": 2}}, "hashed, so it cannot have a min_count"),
+        ({"hashed": {"item": 9}}, "domain's table 'item' cannot be hashed"),
+        ({"nulls": {"prise": 0.0}}, "nulls names the unknown field 'prise'"),
+        ({"nulls": {"price": "own"}}, "nulls.price is 'own', must be a number"),
+        ({"nulls": {"item_id": "zero"}}, "nulls.item_id is 'zero', must be one of"),
+        ({"nulls": {"tags": "own"}}, "nulls.tags: a list has no id of its own"),
+    ],
+)
+def test_contradictions_of_a_plan_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(PLAN, **change)
 
 
 def test_prepare_without_behaviors(tmp_path: Path) -> None:

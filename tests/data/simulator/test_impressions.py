@@ -168,3 +168,26 @@ def test_items_are_popular_by_zipf() -> None:
 def test_impossible_worlds_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(CONFIG, **change)  # type: ignore[arg-type]
+
+
+def test_clicks_can_be_sparse_and_can_be_a_random_sample() -> None:
+    base = dataclasses.replace(CONFIG, num_users=300, confounding=0.0)
+    rate = simulate(base)[2].p_click.mean()
+    sparse = simulate(dataclasses.replace(base, click_shift=-2.6))[2].p_click
+    assert sparse.mean() < rate / 3
+    assert sparse.std() > 0.02
+    chance = simulate(dataclasses.replace(base, click_shift=-3.0, selection=0.0))[2]
+    np.testing.assert_allclose(chance.p_click, 1 / (1 + np.exp(3.0)))
+    assert chance.p_conversion.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"click_shift": float("nan")}, "click_shift .nan. must be finite"),
+        ({"selection": -1.0}, "selection .-1.0. must be finite and not negative"),
+    ],
+)
+def test_bad_clicks_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WorldConfig(**options)  # type: ignore[arg-type]

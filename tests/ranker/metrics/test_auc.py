@@ -1,3 +1,4 @@
+import tracemalloc
 from random import Random
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from ranker.metrics.auc import auc, auc_of_runs
+from ranker.metrics.auc import BLOCK, auc, auc_of_runs
 from ranker.metrics.runs import score_runs
 
 Array = NDArray[Any]
@@ -65,6 +66,27 @@ def test_equals_all_pairs(rows: ScoredRows) -> None:
     assert auc(scores, labels).value == pytest.approx(expected, abs=1e-14)
     assert auc(scores.astype(np.float32), labels).value == pytest.approx(expected, abs=1e-14)
     assert auc_of_runs(score_runs(scores, labels)) == pytest.approx(expected, abs=1e-14)
+
+
+@given(scored_rows(), st.integers(1, 9))
+def test_the_size_of_the_blocks_never_matters(rows: ScoredRows, block: int) -> None:
+    scores, labels = rows
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ranker.metrics.auc.BLOCK", block)
+        found = auc(scores.astype(np.float32), labels).value
+    assert found == auc(scores.astype(np.float32), labels).value
+
+
+def test_needs_little_memory_besides_its_rows() -> None:
+    rows = 4_000_000
+    generator = np.random.default_rng(0)
+    scores, labels = generator.normal(size=rows).astype(np.float32), generator.random(rows) < 0.1
+    tracemalloc.start()
+    auc(scores, labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # one key a row, and blocks of a size that does not grow
+    assert peak < 4 * rows + 32 * BLOCK
 
 
 @given(scored_rows(), st.randoms())

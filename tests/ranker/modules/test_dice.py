@@ -24,3 +24,14 @@ def test_dice_in_evaluation_scores_each_row_alone() -> None:
     dice.eval()
     inputs = torch.randn(10, 3)
     torch.testing.assert_close(dice(inputs)[4:5], dice(inputs[4:5]))
+
+
+def test_low_precision_has_the_statistics_of_full_precision() -> None:
+    torch.manual_seed(0)
+    inputs = (3 + torch.randn(1000, 3)).bfloat16()
+    low, full = Dice(3), Dice(3)
+    found, expected = low(inputs), full(inputs.float())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected.bfloat16())
+    torch.testing.assert_close(low.mean, full.mean)
+    torch.testing.assert_close(low.var, full.var)

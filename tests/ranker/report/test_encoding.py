@@ -1,5 +1,7 @@
+from typing import Any
+
 from ranker.metrics.value import Interval, MetricValue, PairedDifference
-from ranker.report.encoding import difference_json, interval_json, metric_json
+from ranker.report.encoding import adjust_p_values, difference_json, interval_json, metric_json
 
 
 def test_defined_and_undefined() -> None:
@@ -20,4 +22,15 @@ def test_defined_and_undefined() -> None:
         "difference": 0.15,
         "interval": encoded,
         "p_value": 0.04,
+        "p_adjusted": 0.04,
     }
+
+
+def test_p_values_of_several_differences() -> None:
+    entries: list[dict[str, Any]] = [
+        {"difference": None},
+        *({"difference": {"p_value": p}} for p in (0.01, None, 0.03)),
+    ]
+    adjust_p_values(entries)
+    differences = [entry["difference"] for entry in entries[1:]]
+    assert [d["p_adjusted"] for d in differences if d] == [0.02, None, 0.03]

@@ -119,7 +119,7 @@ def test_links_lead_to_sections(make_predictions: Make) -> None:
     page = Page(render_html(report_named(make_predictions, "run")))
     targets = {value for _, name, value in page.attributes if name == "id"}
     links = [value for _, name, value in page.attributes if name == "href"]
-    assert len(links) == 4
+    assert len(links) == 5
     assert {link.removeprefix("#") for link in links} <= targets
 
 

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from ranker.metrics.top_k import Ndcg
+from ranker.report.baseline import Baseline
 from ranker.report.context import ReportContext, TaskContext
 from ranker.report.predictions import Predictions, read_predictions, write_predictions
 from ranker.report.report import build_report, write_report
@@ -47,6 +48,7 @@ INTERVAL = {
     "method": "str",
     "reason": "NoneType",
 }
+NO_INTERVAL = INTERVAL | {"low": "NoneType", "high": "NoneType", "reason": "str"}
 METRIC = {
     "value": "float",
     "reason": "NoneType",
@@ -56,14 +58,19 @@ METRIC = {
 }
 BARE = METRIC | {"interval": "NoneType"}
 GAUC = METRIC | {
-    "uniform": BARE,
-    "positive_weighted": BARE,
+    "uniform": METRIC,
+    "positive_weighted": METRIC,
     "num_groups": "int",
     "skipped_groups_fraction": "float",
     "skipped_rows_fraction": "float",
 }
 AUC = METRIC | {"delong": INTERVAL}
-GAP = {"difference": "float", "interval": INTERVAL, "p_value": "float"}
+GAP = {
+    "difference": "float",
+    "interval": INTERVAL,
+    "p_value": "float",
+    "p_adjusted": "float",
+}
 TASK = {
     "name": "str",
     "description": "str",
@@ -81,12 +88,12 @@ TASK = {
         "pcoc": METRIC,
         "logloss": METRIC,
         "relative_information_gain": METRIC,
-        "expected_calibration_error": BARE,
+        "expected_calibration_error": METRIC,
         "brier": METRIC,
-        "average_precision": BARE,
+        "average_precision": METRIC,
     },
     "bayes": {"auc": BARE | {"gap": GAP}, "gauc": BARE | {"gap": GAP}},
-    "more": {"ndcg_at_10": BARE},
+    "more": {"ndcg_at_10": METRIC | {"interval": NO_INTERVAL}},
     "curves": {
         "roc": {"false_positive_rate": ["float"], "true_positive_rate": ["float"]},
         "precision_recall": {"recall": ["float"], "precision": ["float"]},
@@ -141,6 +148,56 @@ TASK = {
 }
 
 
+DATA = (
+    "rows",
+    "time (UTC)",
+    "users",
+    "rows of a user",
+    "requests",
+    "rows of a request",
+    "label of ctr",
+    "label of cvr",
+    "history length",
+)
+COMPARED = METRIC | {"run": "str", "difference": "NoneType", "verdict": "NoneType"}
+
+
+def test_keys_of_a_report_with_everything(make_predictions: Make) -> None:
+    predictions = make_predictions()
+    record = {"kind": "train", "step": 7, "multiplier/ctr": 0.5}
+    record |= {"constraint/ctr/loss": 0.4, "constraint/ctr/reference": 0.5}
+    search = {"encoder": "twin", "k": 5, "count": 9, "hit_rate": 0.9, "interval": [0.8, 1.0]}
+    baseline = Baseline(run="old", predictions=predictions, changes={"lr": ("1", "2")})
+    report = build_report(
+        predictions,
+        replace(
+            CONTEXT,
+            records=[record],
+            search=[search | {"by_length": [{"bucket": "1 to 2", "hit_rate": 0.9, "count": 9}]}],
+            baseline=baseline,
+            data={"behaviours": "12"},
+        ),
+    )
+    assert report["data"]["behaviours"] == "12"
+    assert keys(report["constraints"]) == [
+        {
+            "name": "str",
+            "metric": "str",
+            "value": "float",
+            "reference": "float",
+            "multiplier": "float",
+            "step": "int",
+        }
+    ]
+    assert report["training"].keys() == {"multipliers", "constraint ctr"}
+    found = keys(report["baseline"])
+    assert found.pop("tasks")[0]["metrics"] == [
+        {"name": "str", "runs": [COMPARED | {"relative_improvement": "NoneType"}]}
+    ]
+    assert found == {"run": "str", "changes": [["str"]], "summary": "str"}
+    assert "Against old: ctr: AUC +0.0000" in report["summary"]
+
+
 def test_keys_of_the_json_are_a_promise(make_predictions: Make) -> None:
     report = build_report(make_predictions(), CONTEXT)
     assert report["schema_version"] == 1
@@ -154,7 +211,12 @@ def test_keys_of_the_json_are_a_promise(make_predictions: Make) -> None:
         "groups": "int",
         "intervals": {"level": "float", "replicates": "int", "seed": "int"},
         "tasks": [TASK],
+        "baseline": "NoneType",
         "training": {"loss": {"train loss": [["float"]]}},
+        "constraints": [],
+        "held_out": [],
+        "search": [],
+        "data": dict.fromkeys(DATA, "str"),
         "config": "str",
         "environment": {"torch": "str"},
         "summary": "str",

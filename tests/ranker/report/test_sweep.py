@@ -8,6 +8,7 @@ import pytest
 
 from ranker.report.compare import ComparisonContext
 from ranker.report.groups import compare_groups, measure_run
+from ranker.report.markdown import escape
 from ranker.report.predictions import Predictions
 from ranker.report.sweep import (
     SweepContext,
@@ -61,7 +62,12 @@ def test_the_page_answers_which_is_better(points: list[SweptPoint], tmp_path: Pa
     report = build_sweep_report(points, CONTEXT)
     (line,) = report["summary"]
     assert line.startswith("ctr, auc: sequence=din has 0.")
-    assert "sequence=pool is worse by" in line
+    pool = report["tasks"][0]["metrics"][0]["groups"][1]["difference"]
+    low, high = (abs(pool["interval"][end]) for end in ("high", "low"))
+    assert f"sequence=pool is worse by {abs(pool['difference']):.4f} " in line
+    assert f"(95% interval {low:.4f} to {high:.4f}, p " in line
+    # one difference needs no correction
+    assert "correction" not in line
     assert report["sweep"]["pareto"]["front"] == ["sequence=din"]
     assert report["sweep"]["explained"]["sequence"] > 0.9
     assert report["tasks"][0]["metrics"][0]["name"] == "auc"
@@ -71,6 +77,22 @@ def test_the_page_answers_which_is_better(points: list[SweptPoint], tmp_path: Pa
     assert line in page.text
     assert "exit code 2: no such <encoder>" in page.text
     assert not {"script", "link", "img"} & set(page.tags)
+    text = (tmp_path / "sweep.md").read_text()
+    assert "## ctr, AUC" in text
+    assert escape("exit code 2: no such <encoder>") in text
+
+
+def test_among_several_groups_p_is_corrected_too(points: list[SweptPoint]) -> None:
+    third = [
+        replace(point, name=f"{point.name}b", group="sequence=third")
+        for point in points
+        if point.group == "sequence=pool"
+    ]
+    report = build_sweep_report([*points, *third], CONTEXT)
+    groups = report["tasks"][0]["metrics"][0]["groups"]
+    first, second = (group["difference"] for group in groups[1:])
+    assert first["p_adjusted"] == second["p_adjusted"] == min(2 * first["p_value"], 1)
+    assert "after correction" in report["summary"][0]
 
 
 def test_a_sweep_without_a_finished_point_says_what_failed(points: list[SweptPoint]) -> None:

@@ -1,8 +1,11 @@
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 from ranker.sequence.eta import ETA
-from ranker.slots import SequenceInputs
+from ranker.slots import SearchInputs, SequenceInputs
 
 
 def make_inputs(behaviors: torch.Tensor, query: torch.Tensor) -> SequenceInputs:
@@ -18,13 +21,15 @@ def make_inputs(behaviors: torch.Tensor, query: torch.Tensor) -> SequenceInputs:
     )
 
 
-def test_the_search_takes_the_smallest_hamming_distances_and_then_the_latest() -> None:
+def test_the_search_takes_the_smallest_hamming_distances_and_then_the_latest(
+    search_inputs: Callable[..., SearchInputs],
+) -> None:
     generator = torch.Generator().manual_seed(1)
     inputs = make_inputs(
         torch.randn(60, 8, generator=generator), torch.randn(4, 8, generator=generator)
     )
     encoder = ETA(query_dim=8, cross_dim=0, output_dim=4, k=7, num_bits=10)
-    index = encoder.search(inputs)
+    index = encoder.search(search_inputs(inputs))
     bits = inputs.behaviors @ encoder.directions >= 0
     for candidate in range(4):
         own = inputs.query[candidate] @ encoder.directions >= 0
@@ -33,11 +38,13 @@ def test_the_search_takes_the_smallest_hamming_distances_and_then_the_latest() -
         assert index[candidate].tolist() == sorted(nearest)
 
 
-def test_parallel_embeddings_are_nearest_and_opposite_ones_farthest() -> None:
+def test_parallel_embeddings_are_nearest_and_opposite_ones_farthest(
+    search_inputs: Callable[..., SearchInputs],
+) -> None:
     query = torch.randn(1, 8, generator=torch.Generator().manual_seed(2))
     behaviors = torch.cat([-query, 3 * query, torch.zeros(1, 8)])
     encoder = ETA(query_dim=8, cross_dim=0, output_dim=4, k=1)
-    assert encoder.search(make_inputs(behaviors, query)).tolist() == [[1]]
+    assert encoder.search(search_inputs(make_inputs(behaviors, query))).tolist() == [[1]]
 
 
 def test_directions_are_part_of_the_state_and_follow_the_seed() -> None:
@@ -48,13 +55,13 @@ def test_directions_are_part_of_the_state_and_follow_the_seed() -> None:
     assert not torch.equal(first.directions, other.directions)
 
 
-def test_no_behavior_at_all_gives_zeros() -> None:
+def test_no_behavior_at_all_gives_zeros(encode: Callable[..., Tensor]) -> None:
     inputs = make_inputs(torch.zeros(0, 8), torch.randn(2, 8))
-    output = ETA(query_dim=8, cross_dim=0, output_dim=4)(inputs)
+    output = encode(ETA(query_dim=8, cross_dim=0, output_dim=4), inputs)
     assert output.shape == (2, 4)
     assert output.abs().max() == 0
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ValueError, match="eta num_bits is 0"):
+    with pytest.raises(ValueError, match="num_bits is 0"):
         ETA(query_dim=8, cross_dim=0, output_dim=4, num_bits=0)

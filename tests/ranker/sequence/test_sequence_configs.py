@@ -60,7 +60,7 @@ def build(job: TrainJob, **changes: object) -> RankingModel:
 def test_the_encoder_builds_runs_and_learns(tiny_dataset: Path, sequence: str) -> None:
     job = make_job(tiny_dataset, sequence)
     model = build(job)
-    logits = model(read_batch(tiny_dataset, job))
+    logits, _ = model(read_batch(tiny_dataset, job))
     assert all(logit.isfinite().all() for logit in logits.values())
     sum(logit.sum() for logit in logits.values()).backward()
     for name, parameter in model.body.encoders.named_parameters():

@@ -1,8 +1,11 @@
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 from ranker.sequence.sim_soft import SIMSoft
-from ranker.slots import SequenceInputs
+from ranker.slots import SearchInputs, SequenceInputs
 
 
 def make_inputs() -> SequenceInputs:
@@ -18,29 +21,33 @@ def make_inputs() -> SequenceInputs:
     )
 
 
-def test_the_search_takes_the_largest_inner_products() -> None:
+def test_the_search_takes_the_largest_inner_products(
+    search_inputs: Callable[..., SearchInputs],
+) -> None:
     inputs = make_inputs()
     encoder = SIMSoft(query_dim=8, cross_dim=2, output_dim=4, k=6)
-    index = encoder.search(inputs)
+    index = encoder.search(search_inputs(inputs))
     products = inputs.behaviors @ inputs.query.T
     assert index[0].tolist() == sorted(products[:30, 0].topk(6).indices.tolist())
     assert index[1].tolist() == sorted((products[30:, 1].topk(6).indices + 30).tolist())
     assert index[2].tolist() == [-1] * 6
 
 
-def test_it_attends_to_what_it_found() -> None:
+def test_it_attends_to_what_it_found(
+    encode: Callable[..., Tensor], search_inputs: Callable[..., SearchInputs]
+) -> None:
     inputs = make_inputs()
     encoder = SIMSoft(query_dim=8, cross_dim=2, output_dim=4, k=6)
-    output = encoder(inputs)
+    output = encode(encoder, inputs)
     assert output.shape == (3, 4)
     assert output[2].abs().max() == 0
-    output.sum().backward()
+    output.sum().backward()  # type: ignore[no-untyped-call]
     assert inputs.behaviors.grad is not None
     touched = inputs.behaviors.grad.abs().sum(1).nonzero()[:, 0].tolist()
-    found = encoder.search(inputs)
+    found = encoder.search(search_inputs(inputs))
     assert touched == sorted(found[found >= 0].tolist())
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ValueError, match="sim_soft k is 0"):
+    with pytest.raises(ValueError, match="k is 0"):
         SIMSoft(query_dim=8, cross_dim=0, output_dim=4, k=0)

@@ -1,12 +1,14 @@
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from ranker.modules.projections import Projections
 from ranker.sequence.full_attention import FullAttention
-from ranker.sequence.twin import TWIN
-from ranker.slots import SequenceInputs
+from ranker.sequence.twin import TWIN, ScorePrecision, round_rows
+from ranker.slots import SearchInputs, SequenceInputs
 
 NUM_BEHAVIORS = 90
 WINDOWS = [[0, 40], [0, 40], [3, 38], [40, 40], [40, 47], [47, 90]]
@@ -46,24 +48,30 @@ def full_attention_of(twin: TWIN) -> FullAttention:
     return full
 
 
-def gradients(module: torch.nn.Module, inputs: SequenceInputs) -> list[Tensor]:
+def gradients(
+    module: torch.nn.Module, inputs: SequenceInputs, encode: Callable[..., Tensor]
+) -> list[Tensor]:
     leaves = [inputs.query, inputs.behaviors, inputs.cross, *module.parameters()]
     # an even upstream gradient would hide errors in the order of candidates
-    output = module(inputs)
+    output = encode(module, inputs)
     upstream = torch.arange(output.numel()).view_as(output).cos()
     return list(torch.autograd.grad(output, leaves, upstream))
 
 
 @pytest.mark.parametrize("cross_dim", [0, 3])
-def test_with_k_of_the_length_twin_is_full_attention(cross_dim: int) -> None:
+def test_with_k_of_the_length_twin_is_full_attention(
+    cross_dim: int, encode: Callable[..., Tensor]
+) -> None:
     inputs, twin = make_inputs(cross_dim), make_twin(43, cross_dim)
     full = full_attention_of(twin)
-    torch.testing.assert_close(twin(inputs), full(inputs), atol=1e-6, rtol=1e-6)
-    for actual, expected in zip(gradients(twin, inputs), gradients(full, inputs), strict=True):
+    torch.testing.assert_close(encode(twin, inputs), encode(full, inputs), atol=1e-6, rtol=1e-6)
+    for actual, expected in zip(
+        gradients(twin, inputs, encode), gradients(full, inputs, encode), strict=True
+    ):
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_scores_and_values_follow_the_paper() -> None:
+def test_scores_and_values_follow_the_paper(encode: Callable[..., Tensor]) -> None:
     inputs, twin = make_inputs(windows=[[2, 12]]), make_twin(100)
     attention = twin.attention
     assert attention.cross is not None
@@ -75,22 +83,26 @@ def test_scores_and_values_follow_the_paper() -> None:
         values = torch.cat([k_h, k_c], dim=1) @ attention.value_weight[a]
         heads.append(alpha.softmax(0) @ values)
     expected = attention.output.weight @ torch.cat(heads)
-    torch.testing.assert_close(twin(inputs)[0], expected)
+    torch.testing.assert_close(encode(twin, inputs)[0], expected)
 
 
-def test_only_selected_behaviors_learn() -> None:
+def test_only_selected_behaviors_learn(
+    encode: Callable[..., Tensor], search_inputs: Callable[..., SearchInputs]
+) -> None:
     inputs, twin = make_inputs(), make_twin(4)
-    index = twin.search(inputs, twin.attention.absorb(inputs.query))
+    index = twin.search(search_inputs(inputs))
     assert index.shape == (len(WINDOWS), 4)
     selected = set(index[index >= 0].tolist())
     assert len(selected) < NUM_BEHAVIORS / 2
-    by_name = gradients(twin, inputs)
+    by_name = gradients(twin, inputs, encode)
     for grad in by_name[1:3]:
         touched = set(grad.abs().sum(1).nonzero()[:, 0].tolist())
         assert touched == selected
 
 
-def test_the_search_keeps_what_the_attention_weighs_most() -> None:
+def test_the_search_keeps_what_the_attention_weighs_most(
+    search_inputs: Callable[..., SearchInputs],
+) -> None:
     inputs = make_inputs(windows=[[0, 90]])
     torch.manual_seed(3)
     twin = TWIN(query_dim=8, cross_dim=3, output_dim=5, k=10, num_heads=1, head_dim=4)
@@ -98,24 +110,26 @@ def test_the_search_keeps_what_the_attention_weighs_most() -> None:
     bias = twin.attention.bias(inputs.cross, None)
     assert bias is not None
     scores = (inputs.behaviors @ query[0].T + bias)[:, 0]
-    kept = twin.search(inputs, query)[0].tolist()
+    kept = twin.search(search_inputs(inputs))[0].tolist()
     assert kept == sorted(scores.topk(10).indices.tolist())
 
 
-def test_a_candidate_does_not_depend_on_its_batch_mates() -> None:
+def test_a_candidate_does_not_depend_on_its_batch_mates(encode: Callable[..., Tensor]) -> None:
     inputs, twin = make_inputs(), make_twin(6)
-    together = twin(inputs)
+    together = encode(twin, inputs)
     for c in range(len(WINDOWS)):
         alone = dataclasses.replace(
             inputs, query=inputs.query[c : c + 1], windows=inputs.windows[c : c + 1]
         )
-        torch.testing.assert_close(twin(alone)[0], together[c])
+        torch.testing.assert_close(encode(twin, alone)[0], together[c])
 
 
-def test_empty_windows_give_zeros_and_every_parameter_a_gradient() -> None:
+def test_empty_windows_give_zeros_and_every_parameter_a_gradient(
+    encode: Callable[..., Tensor],
+) -> None:
     twin = make_twin(6)
     inputs = make_inputs()
-    assert twin(inputs)[3].abs().max() == 0
+    assert encode(twin, inputs)[3].abs().max() == 0
     nothing = dataclasses.replace(
         inputs,
         behaviors=inputs.behaviors[:0],
@@ -123,22 +137,24 @@ def test_empty_windows_give_zeros_and_every_parameter_a_gradient() -> None:
         windows=torch.zeros(len(WINDOWS), 2, dtype=torch.int64),
     )
     for encoder in (twin, full_attention_of(twin)):
-        output = encoder(nothing)
+        output = encode(encoder, nothing)
         assert output.shape == (len(WINDOWS), 5)
         assert output.abs().max() == 0
-        output.sum().backward()
+        output.sum().backward()  # type: ignore[no-untyped-call]
         assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
 @pytest.mark.parametrize("k", [6, 100])
-def test_clusters_of_one_event_change_nothing(k: int) -> None:
+def test_clusters_of_one_event_change_nothing(k: int, encode: Callable[..., Tensor]) -> None:
     inputs, twin = make_inputs(), make_twin(k)
     ones = dataclasses.replace(inputs, log_size=torch.zeros(NUM_BEHAVIORS))
-    torch.testing.assert_close(twin(ones), twin(inputs))
+    torch.testing.assert_close(encode(twin, ones), encode(twin, inputs))
 
 
 @pytest.mark.parametrize("cross_dim", [0, 3])
-def test_a_cluster_of_n_identical_events_equals_n_copies(cross_dim: int) -> None:
+def test_a_cluster_of_n_identical_events_equals_n_copies(
+    cross_dim: int, encode: Callable[..., Tensor]
+) -> None:
     inputs, twin = make_inputs(cross_dim, [[0, NUM_BEHAVIORS]]), make_twin(1000, cross_dim)
     sizes = torch.randint(1, 6, (NUM_BEHAVIORS,), generator=torch.Generator().manual_seed(4))
     copies = dataclasses.replace(
@@ -148,33 +164,75 @@ def test_a_cluster_of_n_identical_events_equals_n_copies(cross_dim: int) -> None
         windows=torch.tensor([[0, int(sizes.sum())]]),
     )
     clustered = dataclasses.replace(inputs, log_size=sizes.float().log())
-    expected = twin(copies)
-    torch.testing.assert_close(twin(clustered), expected)
-    torch.testing.assert_close(full_attention_of(twin)(clustered), expected)
+    expected = encode(twin, copies)
+    torch.testing.assert_close(encode(twin, clustered), expected)
+    torch.testing.assert_close(encode(full_attention_of(twin), clustered), expected)
 
 
-def test_a_large_cluster_is_found_first() -> None:
+def test_a_large_cluster_is_found_first(search_inputs: Callable[..., SearchInputs]) -> None:
     inputs, twin = make_inputs(windows=[[0, 90]]), make_twin(1)
     log_size = torch.zeros(NUM_BEHAVIORS)
     log_size[57] = 50.0
-    query = twin.attention.absorb(inputs.query)
-    found = twin.search(dataclasses.replace(inputs, log_size=log_size), query)
+    found = twin.search(search_inputs(dataclasses.replace(inputs, log_size=log_size)))
     assert found.tolist() == [[57]]
 
 
-def test_bfloat16_search_attends_in_full_precision() -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_rounded_search_attends_in_full_precision(
+    precision: ScorePrecision,
+    encode: Callable[..., Tensor],
+    search_inputs: Callable[..., SearchInputs],
+) -> None:
     inputs, twin = make_inputs(windows=[[0, 90]]), make_twin(20)
-    query = twin.attention.absorb(inputs.query)
-    exact = twin.search(inputs, query)
-    twin.score_dtype = torch.bfloat16
-    rounded = twin.search(inputs, query)
+    seen = search_inputs(inputs)
+    exact = twin.search(seen)
+    assert torch.equal(exact, twin.exact_search(seen))
+    twin.score_precision = precision
+    rounded = twin.search(seen)
+    assert torch.equal(exact, twin.exact_search(seen))
     assert len(set(exact[0].tolist()) & set(rounded[0].tolist())) >= 17
-    expected = twin.attention.attend_selected(inputs, query, rounded)
-    torch.testing.assert_close(twin(inputs), expected, atol=0, rtol=0)
+    torch.testing.assert_close(encode(twin, inputs), twin(inputs, rounded), atol=0, rtol=0)
+
+
+def test_int8_keeps_127_steps_of_the_largest_element() -> None:
+    rows = torch.tensor([[1.27, -0.634, 0.006], [0.0, 0.0, 0.0]])
+    expected = torch.tensor([[1.27, -0.63, 0.01], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(round_rows(rows, "int8"), expected)
+
+
+def test_a_fresh_cache_of_projections_finds_the_same_and_a_stale_one_may_not(
+    search_inputs: Callable[..., SearchInputs],
+) -> None:
+    twin = make_twin(10)
+    generator = torch.Generator().manual_seed(11)
+    tables = {"item": torch.randn(30, 5, generator=generator), "kind": torch.randn(4, 3)}
+    inputs = make_inputs()
+    ids = {
+        name: torch.randint(len(table), (NUM_BEHAVIORS,), generator=generator)
+        for name, table in tables.items()
+    }
+    rows = torch.cat([table[ids[name]] for name, table in tables.items()], dim=1)
+    seen = search_inputs(dataclasses.replace(inputs, behaviors=rows))
+    seen = dataclasses.replace(seen, behavior_ids=ids)
+    expected = twin.search(seen)
+    weights = dict(
+        zip(tables, torch.split(twin.attention.key_weight.detach(), [5, 3], 1), strict=True)
+    )
+    vectors = {
+        name: torch.einsum("vd,hde->vhe", table, weights[name]).flatten(1)
+        for name, table in tables.items()
+    }
+    twin.projections = Projections(vectors)
+    assert torch.equal(twin.search(seen), expected)
+    # only what was projected comes from the cache: the candidates are fresh
+    torch.nn.init.normal_(twin.attention.key_weight)
+    assert torch.equal(twin.search(seen), expected)
+    twin.projections = None
+    assert not torch.equal(twin.search(seen), expected)
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ValueError, match="twin k is 0"):
+    with pytest.raises(ValueError, match="k is 0"):
         make_twin(0)
     with pytest.raises(ValueError, match="score_precision is 'int4'; must be one of float32"):
         TWIN(query_dim=8, cross_dim=0, output_dim=4, score_precision="int4")  # type: ignore[arg-type]

@@ -16,6 +16,10 @@ from ranker.sweep.state import SweepDir
 MakeLauncher = Callable[[SweepOptions], Any]
 
 
+def make_none(**of: object) -> Any:
+    raise AssertionError(of)
+
+
 def job(options: SweepOptions, noises: Sequence[str], seeds: Sequence[str] = "01") -> SweepJob:
     return SweepJob(
         options=options,
@@ -25,6 +29,7 @@ def job(options: SweepOptions, noises: Sequence[str], seeds: Sequence[str] = "01
         ],
         fixed=["a=1"],
         search=Grid(),
+        launcher=make_none,
     )
 
 

@@ -1,0 +1,1 @@
+"""What is wrong, or odd, with a prepared data set: files, values, times, leakage, duplicates."""

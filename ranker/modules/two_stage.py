@@ -1,0 +1,69 @@
+"""What encoders with a search have in common: their options, and attention to what was found."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from ranker.modules.target_attention import TargetAttention
+from ranker.slots import SearchInputs, SequenceInputs
+from ranker_kernels.search_topk import search_topk
+
+
+class TwoStageEncoder(nn.Module, ABC):
+    """Searches k behaviours of a long history, then attends to them with several heads.
+
+    Args:
+        query_dim: width D of the candidate's inherent features.
+        cross_dim: width X of the behaviours' cross features.
+        output_dim: width of the output.
+        k: behaviours that the search keeps.
+        num_heads: heads of the attention.
+        head_dim: width of a head.
+
+    Raises:
+        ValueError: a size is less than 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        query_dim: int,
+        cross_dim: int,
+        output_dim: int,
+        k: int = 100,
+        num_heads: int = 4,
+        head_dim: int = 16,
+    ) -> None:
+        super().__init__()
+        if k < 1:
+            raise ValueError(f"k is {k}; must be at least 1")
+        self.k = k
+        self.output_dim = output_dim
+        self.attention = TargetAttention(
+            query_dim=query_dim,
+            cross_dim=cross_dim,
+            num_heads=num_heads,
+            head_dim=head_dim,
+            output_dim=output_dim,
+        )
+
+    @abstractmethod
+    def search(self, inputs: SearchInputs) -> Tensor:
+        """Returns the selected behaviours, int64 [C, k], -1 for none; without gradient."""
+
+    def exact_search(self, inputs: SearchInputs) -> Tensor:
+        """Returns the behaviours [C, k] that the attention itself scores highest, -1 for none.
+
+        Heads take turns until there are k different ones (TWIN, section 4.3).
+        """
+        return search_topk(
+            self.attention.absorb(inputs.query),
+            inputs.behaviors,
+            self.attention.search_bias(inputs.cross, inputs.log_size),
+            inputs.windows,
+            k=self.k,
+        )
+
+    def forward(self, inputs: SequenceInputs, index: Tensor) -> Tensor:
+        """Attends to the behaviours at `index` [C, k]; returns [C, output_dim]."""
+        return self.attention.attend_selected(inputs, self.attention.absorb(inputs.query), index)

@@ -1,0 +1,1 @@
+"""Optimizers: of tables, fused into the lookup's backward or dense, and of everything else."""

@@ -1,0 +1,1 @@
+"""Further terms of the loss that read embeddings, one regulariser per file."""

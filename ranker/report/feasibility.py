@@ -1,0 +1,51 @@
+"""Whether an evaluated checkpoint meets the constraints of its training on held-out data.
+
+Evaluations in training write `held_out/<task>/excess` (how much worse than its reference a held
+task is, as a share of the reference), `excess_low` and `excess_high` (95 % interval), `slack` and
+`met` (1 or 0).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ranker.report.encoding import Json
+
+HELD_OUT = "held_out/"
+_VALUES = ("excess", "excess_low", "excess_high", "slack")
+
+
+def held_out_constraints(
+    records: Sequence[Mapping[str, Any]], checkpoint: str | None
+) -> list[Json]:
+    """The constraints at the evaluation of a checkpoint, or at the last one if it has none.
+
+    Args:
+        records: lines of metrics.jsonl.
+        checkpoint: name of the checkpoint, "step-00000400".
+
+    Returns:
+        {"name", "step", "met", "excess", "excess_low", "excess_high", "slack"} of each.
+    """
+    evaluated = [r for r in records if any(key.startswith(HELD_OUT) for key in r)]
+    if not evaluated:
+        return []
+    own = [r for r in evaluated if checkpoint == f"step-{r['step']:08d}"]
+    record = (own or evaluated)[-1]
+    names = [key.split("/")[1] for key in record if key.endswith("/met")]
+    return [
+        {"name": name, "step": record["step"], "met": record[f"{HELD_OUT}{name}/met"] == 1}
+        | {value: record[f"{HELD_OUT}{name}/{value}"] for value in _VALUES}
+        for name in names
+    ]
+
+
+def describe_held_out(constraint: Json) -> str:
+    """A constraint in a plain sentence."""
+    excess = constraint["excess"]
+    side = "worse" if excess > 0 else "better"
+    verdict = "constraint met" if constraint["met"] else "constraint not met"
+    return (
+        f"{constraint['name']}: on validation at step {constraint['step']:,} {abs(excess):.2%} "
+        f"{side} than its reference (95 % interval {constraint['excess_low']:+.2%} to "
+        f"{constraint['excess_high']:+.2%}, slack {constraint['slack']:.2%}): {verdict}."
+    )

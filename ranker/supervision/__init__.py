@@ -1,0 +1,1 @@
+"""Keeps a run alive, and tells how it ended: signals, peers, status, broken losses."""
