@@ -160,21 +160,23 @@ class CheckpointWriter:
 
     def _together(self, action: Callable[[], Any]) -> list[Any]:
         """Does something on every rank, and raises on all of them if it failed on any."""
-        problem, result = None, None
+        problem, free, result = None, None, None
         try:
             result = action()
         except (CheckpointException, OSError) as error:  # the former is no Exception
             if is_peer_failure(error):
                 raise
-            problem = explain(error)
-        outcomes = self._gather((problem, result))
-        problems = dict.fromkeys(text for text, _ in outcomes if text is not None)
+            # measured where it failed: ranks that measured apart would tell different errors
+            problem, free = explain(error), _free(self.folder)
+        outcomes = self._gather((problem, free, result))
+        problems = {text: free for text, free, _ in outcomes if text is not None}
         if problems:
+            details = "; ".join((*problems, next(iter(problems.values()))))
             raise CheckpointError(
-                f"no checkpoint could be written to {self.folder} ({'; '.join(problems)}; "
-                f"{_free(self.folder)}); older checkpoints are untouched"
+                f"no checkpoint could be written to {self.folder} ({details}); older checkpoints "
+                "are untouched"
             )
-        return [value for _, value in outcomes]
+        return [value for _, _, value in outcomes]
 
     def _check_finite(self, flat: Mapping[str, Any], step: int) -> None:
         broken = [key for key, value in flat.items() if not _is_finite(value)]

@@ -235,9 +235,11 @@ class Trainer:
         self.log.record("valid", progress.step, scores | constraints)
         monitor = self.stages.monitor(progress.stage, self.options.monitor)
         if monitor not in scores:
+            is_own = monitor == self.options.monitor
+            derived = "" if is_own else f", in this stage {monitor!r}"
             raise ValueError(
-                f"trainer.monitor is {self.options.monitor!r}, in this stage {monitor!r}; the "
-                f"evaluation has {', '.join(scores)}"
+                f"trainer.monitor is {self.options.monitor!r}{derived}; the evaluation has "
+                f"{', '.join(scores)}"
             )
         score = scores[monitor]
         shown = "undefined" if score is None else f"{score:.5f}"

@@ -88,13 +88,16 @@ class Peers:
             notes = self.notes()
             told = any(note.own for note in notes.values())
             if told or len(notes) == self.world_size - 1 or time.monotonic() > end:
+                self._put(f"read/{self.rank}", {})
                 return notes
             time.sleep(_POLL_SECONDS)
 
     def linger(self) -> None:
-        """Waits until all others have left a note, or long enough for them to read this rank's."""
+        """Waits until all others have looked for this rank's note, or had the time to."""
+        waiting = set(range(self.world_size)) - {self.rank}
         end = time.monotonic() + _PATIENCE_SECONDS
-        while len(self.notes()) < self.world_size - 1 and time.monotonic() < end:
+        while waiting and time.monotonic() < end:
+            waiting = {rank for rank in waiting if self._get(f"read/{rank}") is None}
             time.sleep(_POLL_SECONDS)
 
     def describe_silent(self, noted: set[int]) -> str:

@@ -35,6 +35,7 @@ class Pulse:
 
     def __enter__(self) -> Self:
         self._give_sign()
+        self._status.beat()
         self._thread.start()
         return self
 
@@ -60,8 +61,11 @@ class Pulse:
         failed_since: float | None = None
         while not self._stop.wait(_INTERVAL_SECONDS):
             self._give_sign()
-            if failed_since is None:
-                failed_since = time.monotonic() if self._peers.notes() else None
+            if not self._peers.notes():
+                self._status.beat()
+            elif failed_since is None:
+                # from now on the file is left to the rank that tells how the run ended
+                failed_since = time.monotonic()
             elif time.monotonic() - failed_since > _GRACE_SECONDS:
                 self._end()
 
@@ -69,7 +73,6 @@ class Pulse:
         seconds = time.monotonic() - self._since
         self._peers.give_sign(Sign(self._step, self._doing, seconds))
         self._status.update(step=self._step)
-        self._status.beat()
 
     def _end(self) -> None:
         """Ends this process, which cannot end itself, and leaves its stacks behind."""
