@@ -1,5 +1,9 @@
 """A small simulated data set, and configs composed for it."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,3 +49,28 @@ def make_job(small_simulation: Path, tmp_path: Path, project_root: Path) -> JobM
             return build_train_job(to_plain(compose("train", arguments)))
 
     return make
+
+
+@pytest.fixture
+def launch() -> Callable[..., None]:
+    """Trains each job under torchrun, all in one launch."""
+
+    def launch(jobs: dict[str, TrainJob], folder: Path, *, ranks: int) -> None:
+        folder.mkdir()
+        for name, job in jobs.items():
+            (folder / f"{name}.json").write_text(json.dumps(job.config))
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                f"--nproc-per-node={ranks}",
+                str(Path(__file__).with_name("train_all.py")),
+                str(folder),
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return launch

@@ -1,9 +1,6 @@
 """Every experiment composes and builds; the ones that combine most train on 1 and 2 ranks."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ EXPERIMENTS = sorted(
 OF_THE_MACHINE = {"samples_per_second", "data_wait_fraction", "memory_gb"}
 
 MakeJob = Callable[..., TrainJob]
+Launch = Callable[..., None]
 
 
 def needed_overrides(experiment: str) -> list[str]:
@@ -57,26 +55,6 @@ def test_a_config_opens_with_a_line_that_says_what_it_is(path: Path) -> None:
     assert yaml.safe_load(path.read_text())
 
 
-def launch(jobs: dict[str, TrainJob], folder: Path, ranks: int) -> None:
-    """Trains each job under torchrun, all in one launch."""
-    folder.mkdir()
-    for name, job in jobs.items():
-        (folder / f"{name}.json").write_text(json.dumps(job.config))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            f"--nproc-per-node={ranks}",
-            str(Path(__file__).with_name("train_all.py")),
-            str(folder),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def read_records(job: TrainJob) -> list[dict[str, Any]]:
     lines = (job.run_dir / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
@@ -84,7 +62,7 @@ def read_records(job: TrainJob) -> list[dict[str, Any]]:
 
 
 def test_all_experiments_train_alike_on_one_and_two_ranks(
-    make_job: MakeJob, tmp_path: Path
+    make_job: MakeJob, launch: Launch, tmp_path: Path
 ) -> None:
     jobs = {}
     for experiment in EXPERIMENTS:
@@ -92,7 +70,11 @@ def test_all_experiments_train_alike_on_one_and_two_ranks(
         overrides = [f"experiment={experiment}", *needed_overrides(experiment)]
         jobs[name] = [make_job(*overrides, f"name={name}_{ranks}") for ranks in (1, 2)]
     for ranks in (1, 2):
-        launch({name: pair[ranks - 1] for name, pair in jobs.items()}, tmp_path / f"{ranks}", ranks)
+        launch(
+            {name: pair[ranks - 1] for name, pair in jobs.items()},
+            tmp_path / f"{ranks}",
+            ranks=ranks,
+        )
     for name, (alone, two) in jobs.items():
         expected, found = read_records(alone), read_records(two)
         assert [r["kind"] for r in found] == ["train", "train", "valid"]

@@ -1,9 +1,6 @@
 """Prioritised and balanced tasks in whole runs: stages, ranks, stops and every head."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from ranker.job import TrainJob
 from ranker.trainer import train
 
 MakeJob = Callable[..., TrainJob]
+Launch = Callable[..., None]
 
 BASE = [
     "dataset=synthetic",
@@ -82,26 +80,6 @@ JOBS = {
 }
 
 
-def launch(jobs: dict[str, TrainJob], folder: Path, ranks: int) -> None:
-    """Trains each job under torchrun, all in one launch."""
-    folder.mkdir()
-    for name, job in jobs.items():
-        (folder / f"{name}.json").write_text(json.dumps(job.config))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            f"--nproc-per-node={ranks}",
-            str(Path(__file__).with_name("train_all.py")),
-            str(folder),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def read_records(job: TrainJob) -> list[dict[str, Any]]:
     """The records, without what a clock or a memory meter says."""
     lines = (job.run_dir / "metrics.jsonl").read_text().splitlines()
@@ -125,7 +103,7 @@ def read_records(job: TrainJob) -> list[dict[str, Any]]:
 
 
 def test_every_objective_trains_alike_on_one_and_two_ranks(
-    make_job: MakeJob, tmp_path: Path
+    make_job: MakeJob, launch: Launch, tmp_path: Path
 ) -> None:
     jobs = {
         name: [make_job(*BASE, *overrides, f"name={name}_{ranks}") for ranks in (1, 2)]
@@ -165,7 +143,9 @@ def test_an_interrupted_run_ends_bit_identical(make_job: MakeJob, name: str) -> 
     assert read_records(parts) == read_records(whole)
 
 
-def test_a_stage_goes_on_with_another_number_of_ranks(make_job: MakeJob, tmp_path: Path) -> None:
+def test_a_stage_goes_on_with_another_number_of_ranks(
+    make_job: MakeJob, launch: Launch, tmp_path: Path
+) -> None:
     overrides = [*BASE, *THREE, "trainer.eval_every_steps=1"]
     whole = make_job(*overrides, "name=whole")
     train(whole)

@@ -29,14 +29,16 @@ from scripts.soak import CONFIGS, Ranks, do_nothing
 STEP = 4
 
 
-def at_step(rank: int, victim: int, act: Callable[[Any], Any], after: bool = False) -> None:
+def at_step(
+    rank: int, victim: int, act: Callable[[Any], Any], after: bool = False, at: int = STEP
+) -> None:
     """Makes a rank do something before its step, or to the result of it."""
     if rank != victim:
         return
     original = ranker.train_step.TrainStep.__call__
 
     def step(self: Any, batch: Any, number: int) -> Any:
-        if number != STEP:
+        if number != at:
             return original(self, batch, number)
         if after:
             return act(original(self, batch, number))
@@ -60,6 +62,16 @@ def crash(batch: Any) -> None:
 
 def hang(batch: Any) -> None:
     time.sleep(60)
+
+
+def kill_workers(batch: Any) -> None:
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    workers = [
+        p for p in children if b"ranker_data.worker" in Path(f"/proc/{p}/cmdline").read_bytes()
+    ]
+    assert workers
+    for worker in workers:
+        os.kill(int(worker), signal.SIGKILL)
 
 
 def break_loss(result: Any) -> Any:
@@ -96,6 +108,7 @@ FAULTS: dict[str, Callable[[int], None]] = {
     "bad row": lambda rank: at_step(rank, 1, refuse),
     "bug": lambda rank: at_step(rank, 1, crash),
     "hang": lambda rank: at_step(rank, 1, hang),
+    "workers killed": lambda rank: at_step(rank, 1, kill_workers, at=1),
     "broken loss": lambda rank: at_step(rank, 1, break_loss, after=True),
     "disk full": lambda rank: at_step(rank, rank, fill_disk),
     "failing saves": break_save,

@@ -157,6 +157,18 @@ def test_a_bug_of_one_rank_shows_its_traceback_alone(faults: Faults, runner: Any
     assert "ZeroDivisionError: a bug of rank 1" in outcome.output
 
 
+def test_a_data_worker_that_is_killed_is_named_and_the_run_goes_on(
+    faults: Faults, runner: Any
+) -> None:
+    cache = runner.run_root / "cache"
+    workers = (f"loader.cache_dir={cache}", "loader.num_workers=1", "loader.prefetch=1")
+    outcome = faults.run(runner, "run", "workers killed", *workers)
+    assert outcome.codes == [3, 3]
+    assert outcome.output.count("error: ") == 1
+    assert "SIGKILL" in outcome.output
+    assert_goes_on_as_if_nothing_happened(faults, runner, "run")
+
+
 def test_a_rank_that_hangs_is_named_and_ended(faults: Faults, runner: Any) -> None:
     outcome = faults.run(runner, "run", "hang", "trainer.timeout_seconds=3")
     assert outcome.codes == [6, 6]

@@ -35,3 +35,8 @@ def test_only_rank_0_beats_but_any_rank_can_tell_the_end(tmp_path: Path) -> None
 def test_a_status_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     status = RunStatus(tmp_path / "missing", Process(0, 1, torch.device("cpu")))
     status.beat()
+    assert not (tmp_path / "missing").exists()
+    # the next beat writes as soon as it can
+    (tmp_path / "missing").mkdir()
+    status.beat()
+    assert read(tmp_path / "missing")["state"] == "running"
