@@ -102,6 +102,11 @@ class EmbeddingTables(nn.Module):
         return [collection(ids) for collection in self.collections]
 
 
+def hashed_tables(options: EmbeddingOptions) -> set[str]:
+    """Returns the tables whose row for an id depends on their number of rows."""
+    return {*options.hashed} | ({UNIFIED_TABLE} if options.unified is not None else set())
+
+
 def plan_hashes(
     options: EmbeddingOptions, keys: Mapping[str, Sequence[str]]
 ) -> dict[str, list[Hash]]:

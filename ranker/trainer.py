@@ -17,6 +17,7 @@ from ranker.distributed import (
     mean_over_ranks,
     process_group,
 )
+from ranker.embedding import hashed_tables
 from ranker.evaluate import compute_scores, predict
 from ranker.exit_codes import PreemptedError
 from ranker.job import TrainJob, trainable_of
@@ -384,5 +385,7 @@ class Trainer:
             self._saved_step = self.writer.saved_step = self.progress.step
             notices.append(f"resuming {self.run.path} at step {self.progress.step}")
         elif self.job.warm_start is not None:
-            notices += warm_start(self.job.warm_start, self.trainable)
+            notices += warm_start(
+                self.job.warm_start, self.trainable, hashed=hashed_tables(self.job.embedding)
+            )
         return notices

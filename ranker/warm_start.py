@@ -2,10 +2,11 @@
 
 A tensor is taken if the checkpoint has one of the same key and shape. A table may have grown: its
 first rows are taken, the new ones keep their initial values, so ids must not have been renumbered.
+Ids that are hashed are, by another number of rows: such a table begins afresh.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -78,8 +79,15 @@ class Match:
         return lines
 
 
-def warm_start(options: WarmStartOptions, trainable: Trainable) -> list[str]:
+def warm_start(
+    options: WarmStartOptions, trainable: Trainable, *, hashed: Collection[str]
+) -> list[str]:
     """Loads what fits into a new model; every rank calls it.
+
+    Args:
+        options: what to take.
+        trainable: the new model and its optimizers.
+        hashed: names of the tables whose row for an id depends on the number of rows.
 
     Returns:
         What was taken and what was not, a line each.
@@ -100,7 +108,7 @@ def warm_start(options: WarmStartOptions, trainable: Trainable) -> list[str]:
     try:
         saved = TensorsOnlyReader(path).read_metadata().state_dict_metadata
         sizes = {key: saved_size(entry) for key, entry in saved.items() if key.startswith(prefixes)}
-        match = match_tensors(sizes_on_all_ranks(flat), sizes)
+        match = match_tensors(sizes_on_all_ranks(flat), sizes, hashed)
         if not match.same and not match.grown:
             raise CheckpointError(f"warm_start: no tensor of {path} fits this model")
         chosen = {key: flat[key] for key in (*match.same, *match.grown) if key in flat}
@@ -115,21 +123,32 @@ def warm_start(options: WarmStartOptions, trainable: Trainable) -> list[str]:
     return [f"warm start from {path}", *(f"  {line}" for line in match.describe())]
 
 
-def match_tensors(sizes: Mapping[str, torch.Size], saved: Mapping[str, torch.Size | None]) -> Match:
-    """Compares the sizes that a model's tensors have with those of a checkpoint."""
+def match_tensors(
+    sizes: Mapping[str, torch.Size],
+    saved: Mapping[str, torch.Size | None],
+    hashed: Collection[str],
+) -> Match:
+    """Compares the sizes that a model's tensors have with those of a checkpoint.
+
+    Tables named in `hashed` never grow.
+    """
     same, fresh = [], []
     grown: dict[str, tuple[int, int]] = {}
     for key, now in sorted(sizes.items()):
         size = saved.get(key)
         if size is not None and size == now:
             same.append(key)
-        elif size is not None and _has_grown(key, size, now):
+        elif size is not None and _has_grown(key, size, now) and _table_of(key) not in hashed:
             grown[key] = (size[0], now[0])
         else:
             fresh.append(key)
     taken = {*same, *grown}
     unused = tuple(key for key in sorted(saved) if key not in taken and key not in sizes)
     return Match(tuple(same), grown, tuple(fresh), unused)
+
+
+def _table_of(key: str) -> str:
+    return key.rpartition(_TABLES)[2].partition(".")[0]
 
 
 def _has_grown(key: str, size: Sequence[int], now: Sequence[int]) -> bool:
