@@ -1,5 +1,7 @@
 """What objectives share that weigh tasks by the gradients at the shared features."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -44,9 +46,9 @@ class GramianBalancer(TaskBalancer):
         # a copy, because the next batch of the same step may overwrite the buffer
         return self.weights.clone()
 
+    @abstractmethod
     def weights_of(self, gramian: Tensor, losses: Tensor) -> Tensor:
         """Returns the weights [T] for a Gramian [T, T] and this rank's shares of the losses [T]."""
-        raise NotImplementedError
 
     def after_step(self) -> None:
         """Forgets the losses of the step; the gradients said all."""

@@ -3,6 +3,7 @@
 Cross entropy keeps probabilities calibrated: a ranking loss alone fixes their order and no more.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -14,7 +15,7 @@ from ranker.modules.task_loss import check_known, check_used, task_loss, weighte
 from ranker.slots import TaskTargets
 
 
-class RankingObjective(nn.Module):
+class RankingObjective(nn.Module, ABC):
     """L = sum_t weight_t BCE_t + auc_weight * sum_{t in tasks} ranking_loss_t.
 
     Args:
@@ -57,9 +58,9 @@ class RankingObjective(nn.Module):
             parts[f"{task}_auc"] = self.ranking_loss(task, logits[task], targets[task])
         return weighted_sum(parts, self.weights), parts
 
+    @abstractmethod
     def ranking_loss(self, task: str, logit: Tensor, target: TaskTargets) -> Tensor:
         """Returns the ranking loss of one task on the global batch, the same on all ranks."""
-        raise NotImplementedError
 
 
 def global_sum(sums: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What objectives share that weigh the losses of another objective anew in every step."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -24,7 +25,7 @@ class TaskLosses:
     rows: Tensor
 
 
-class TaskBalancer(nn.Module):
+class TaskBalancer(nn.Module, ABC):
     """L = sum_t w_t L_t, where L_t is the part of another objective that belongs to task t.
 
     A subclass says what the weights are. L_t is the sum of the task's parts with their weights in
@@ -82,9 +83,9 @@ class TaskBalancer(nn.Module):
             self._pending.append(seen)
         return (weights.to(losses.dtype) * losses).sum(), parts
 
+    @abstractmethod
     def weigh(self, losses: Tensor) -> Tensor:
         """Returns the weights [T] of the losses [T]; called in training and in evaluation."""
-        raise NotImplementedError
 
     @contextmanager
     def recording(self) -> Iterator[list[TaskLosses]]:
