@@ -101,10 +101,11 @@ def is_peer_failure(error: BaseException) -> bool:
     """Whether a collective failed because another rank is gone or does not answer."""
     seen: BaseException | None = error
     while seen is not None:
-        text = str(seen)
-        if isinstance(seen, dist.DistError) or any(sign in text for sign in _PEER_FAILURES):
+        # other sockets break too, with an OSError: a data worker's, the file system's
+        told = isinstance(seen, RuntimeError) and any(sign in str(seen) for sign in _PEER_FAILURES)
+        if told or isinstance(seen, dist.DistError):
             return True
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return False
 
 

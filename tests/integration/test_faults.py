@@ -282,7 +282,7 @@ def test_ranks_without_rows_neither_hang_nor_lose_any(
             path = samples_path(data, split, part)
             pq.write_table(pq.read_table(path).slice(0, 0), path, write_page_checksum=True)
     runner = make_runner(data)
-    overrides = ["loader.batch_size=16", "trainer.timeout_seconds=20"]
+    overrides = ["loader.batch_size=16", "trainer.timeout_seconds=60"]
     assert faults.run(runner, "two", "none", *overrides).codes == [0, 0]
     runner.alone("one", *overrides)
     two, one = runner.records("two")[-1], runner.records("one")[-1]
