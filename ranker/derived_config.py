@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ranker.config import ConfigReader, build_train_job
+from ranker.config import build_train_job
+from ranker.config_reader import ConfigReader
 from ranker.daily import DailyOptions
 from ranker.dry_run import DryRunOptions
 from ranker.job import TrainJob

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ranker.config import FIRST_PARTY_ROOTS, ConfigReader, build_train_job
+from ranker.config import build_train_job
+from ranker.config_reader import FIRST_PARTY_ROOTS, ConfigReader
 from ranker.evaluate_run import EvaluationOptions
 from ranker.job import TrainJob
 from ranker.metrics.evaluation import RowMetric

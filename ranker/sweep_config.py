@@ -16,7 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 
-from ranker.config import FIRST_PARTY_ROOTS, ConfigError, ConfigReader, build_train_job, to_plain
+from ranker.config import build_train_job, to_plain
+from ranker.config_reader import FIRST_PARTY_ROOTS, ConfigError, ConfigReader
 from ranker.sweep.launcher import Launcher
 from ranker.sweep.options import SweepOptions
 from ranker.sweep.run import SweepJob

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ranker.checkpoint_files import list_checkpoints, read_state
-from ranker.config import ConfigError
+from ranker.config_reader import ConfigError
 from ranker.placement import PlacementError
 
 QUICK = ["trainer.epochs=1", "sequence=[din]"]

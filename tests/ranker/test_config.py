@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from ranker.config import ConfigError, build_train_job, to_plain
+from ranker.config import build_train_job, to_plain
+from ranker.config_reader import ConfigError
 from ranker.gates.epnet import EPNet
 from ranker.sequence.mean_pool import MeanPool
 from ranker.slots import FeatureLayout

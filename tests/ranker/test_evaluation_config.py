@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from ranker.config import ConfigError, to_plain
+from ranker.config import to_plain
+from ranker.config_reader import ConfigError
 from ranker.evaluation_config import build_comparison, build_report_job
 from ranker.metrics.lift import Lift
 from ranker.metrics.roc import McClishAuc

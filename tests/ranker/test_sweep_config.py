@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ranker.config import ConfigError
+from ranker.config_reader import ConfigError
 from ranker.sweep.local import LocalLauncher
 from ranker.sweep.optuna_search import OptunaSearch
 from ranker.sweep.run import SweepJob
