@@ -17,7 +17,7 @@ def run_command(command: Callable[[], None]) -> int:
     A ValueError is a value of the configuration that a constructor refused. CTR_RANKER_TRACEBACK=1
     raises everything.
     """
-    _silence_libraries()
+    _set_log_levels()
     try:
         command()
     except BaseException as error:
@@ -32,10 +32,13 @@ def run_command(command: Callable[[], None]) -> int:
     return 0
 
 
-def _silence_libraries() -> None:
-    """Turns off what libraries say about their own future; it is not about the user's run."""
+def _set_log_levels() -> None:
+    """Turns off what libraries say about their own future, and leaves our own warnings on."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torchrec")
     warnings.filterwarnings("ignore", category=FutureWarning, message="Please use DTensor instead")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     for name in ("torchrec", "torch.fx"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Hydra lets errors through only
+    for name in ("ranker_data", "ranker_kernels"):
+        logging.getLogger(name).setLevel(logging.WARNING)

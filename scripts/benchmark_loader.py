@@ -8,7 +8,8 @@ each, of which a sample sees the latest 1,000.
     decode      pyarrow reads the Parquet file that has the history in every row; no batches
     cache       shuffled RankingBatches from the packed cache
     parquet     the same without a cache, reading and checking the event log included
-    copies      shuffled RankingBatches if every sample has a copy of its history, from the cache
+    copies      shuffled RankingBatches if every sample has a copy of its history
+    users whole from the cache, with a user's samples kept together (samples_per_user)
     padded      torch's DataLoader over padded tensors in memory
     peers       the loaders of deepctr-torch and torch-rechub, over arrays in memory
 
@@ -40,6 +41,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 workload = importlib.import_module("benchmark_din")
 
 PEERS = ("deepctr-torch", "torch-rechub")
+WORKLOADS = ("short", "fifty", "long")
 NUM_USERS, NUM_EVENTS, NUM_SAMPLES, LONG = 500, 2_000, 40, 1_000
 
 # reads everything once and returns the number of rows
@@ -142,7 +144,9 @@ def decode(path: Path) -> Contestant:
     return lambda: pq.read_table(path, use_threads=False).num_rows
 
 
-def ours(root: Path, cache: Path | None, *, batch_size: int, max_length: int) -> Contestant:
+def ours(
+    root: Path, cache: Path | None, *, batch_size: int, max_length: int, samples_per_user: int = 1
+) -> Contestant:
     """An epoch of shuffled batches; without a cache also the reading and checking of the files."""
     epochs = iter(range(10**9))
 
@@ -154,6 +158,7 @@ def ours(root: Path, cache: Path | None, *, batch_size: int, max_length: int) ->
             options=LoaderOptions(
                 batch_size=batch_size,
                 max_length=max_length,
+                samples_per_user=samples_per_user,
                 cache_dir=None if cache is None else str(cache),
             ),
             seed=1,
@@ -270,6 +275,13 @@ def long_histories(folder: Path, args: Any) -> None:
             contestants[f"{name} from {place}"] = ours(
                 root, cache, batch_size=1024, max_length=LONG
             )
+    contestants["log, users whole"] = ours(
+        roots["log"],
+        folder / "cache",
+        batch_size=1024,
+        max_length=LONG,
+        samples_per_user=NUM_SAMPLES,
+    )
     speeds = compare(contestants, args.rounds)
     facts = {
         "log_mb": round(disk_bytes(roots["log"]) / 1e6, 1),
@@ -285,14 +297,18 @@ def main() -> None:
     parser.add_argument("--peer-python", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="for the data; a temporary one by default")
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=WORKLOADS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         arrays = workload.generate(200_000, 100_000)
-        short_histories(Path(folder) / "short", "DIN-C1, mean history 20.7", arrays, args)
-        short_histories(Path(folder) / "fifty", "history 50", fixed_length(arrays), args)
-        long_histories(Path(folder) / "long", args)
+        if "short" in args.workloads:
+            short_histories(Path(folder) / "short", "DIN-C1, mean history 20.7", arrays, args)
+        if "fifty" in args.workloads:
+            short_histories(Path(folder) / "fifty", "history 50", fixed_length(arrays), args)
+        if "long" in args.workloads:
+            long_histories(Path(folder) / "long", args)
 
 
 if __name__ == "__main__":

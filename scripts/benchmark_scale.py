@@ -5,6 +5,11 @@ sampled ten times a second: proportional set size (a page that several processes
 in total and without the pages of mapped files, which the kernel takes back when it needs them.
 
     python scripts/benchmark_scale.py --folder /data/scale --phase generate prepare stream
+
+One user with a million events:
+
+    python scripts/benchmark_scale.py --folder /data/one --users 1 --longest 1000000 \
+        --samples 2000 --parts 1 --max-length 1000000 --phase generate prepare doctor stream
 """
 
 import argparse
@@ -23,7 +28,7 @@ import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_ITEMS, NUM_CATEGORIES, NUM_FILES = 1_000_000, 1_000, 20
-LONGEST, NUM_LONGEST = 100_000, 20
+NUM_LONGEST = 20
 YEAR, START = 365 * 86_400, 1_600_000_000
 DESCRIPTION = """\
 name: scale
@@ -43,13 +48,13 @@ split: {kind: time, valid_fraction: 0.01, test_fraction: 0.01}
 """
 
 
-def generate(folder: Path, num_users: int, num_samples: int) -> None:
+def generate(folder: Path, num_users: int, num_samples: int, longest: int) -> None:
     """Writes raw events and samples, a block of users at a time."""
     generator = np.random.default_rng(2026)
     # half of the users have fewer than 80 events, one in fifty more than 1,700
-    lengths = np.rint(generator.lognormal(np.log(80), 1.5, num_users)).clip(0, LONGEST)
+    lengths = np.rint(generator.lognormal(np.log(80), 1.5, num_users)).clip(0, longest)
     lengths = lengths.astype(np.int64)
-    lengths[generator.choice(num_users, NUM_LONGEST, replace=False)] = LONGEST
+    lengths[generator.choice(num_users, min(NUM_LONGEST, num_users), replace=False)] = longest
     share = generator.lognormal(0, 1, num_users)
     bounds = np.rint(np.cumsum(share) / share.sum() * num_samples).astype(np.int64)
     counts = np.diff(bounds, prepend=0)
@@ -57,7 +62,8 @@ def generate(folder: Path, num_users: int, num_samples: int) -> None:
     weights = np.cumsum(1 / np.arange(1, NUM_ITEMS) ** 1.05)
     for name in ("events", "samples"):
         (folder / name).mkdir(parents=True)
-    for block, users in enumerate(np.array_split(np.arange(num_users), NUM_FILES)):
+    blocks = np.array_split(np.arange(num_users), min(NUM_FILES, num_users))
+    for block, users in enumerate(blocks):
         for name, sizes in (("events", lengths[users]), ("samples", counts[users])):
             total = int(sizes.sum())
             item = np.searchsorted(weights, generator.random(total) * weights[-1])
@@ -184,6 +190,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--samples", type=int, default=10_000_000)
+    parser.add_argument("--longest", type=int, default=100_000, help="events of the longest users")
     parser.add_argument("--parts", type=int, default=64)
     parser.add_argument("--memory-limit", default="4GB", help="of the preparation's engine")
     parser.add_argument("--phase", nargs="+", default=["generate", "prepare", "stream"])
@@ -196,7 +203,7 @@ def main() -> None:
         [str(ROOT), str(ROOT / "data"), str(ROOT / "kernels")]
     )
     if options.in_child == "generate":
-        generate(options.folder / "raw", options.users, options.samples)
+        generate(options.folder / "raw", options.users, options.samples, options.longest)
         return
     if options.in_child == "stream":
         stream(options.folder, options.cache, options.workers, options.max_length)
@@ -204,6 +211,9 @@ def main() -> None:
     for phase in options.phase:
         if phase in ("generate", "stream"):
             command = [sys.executable, *sys.argv, "--in-child", phase]
+        elif phase == "doctor":
+            script = str(ROOT / "scripts" / "doctor.py")
+            command = [sys.executable, script, f"data={options.folder / 'prepared'}"]
         else:
             command = prepare_command(options.folder, options.parts, options.memory_limit)
         print(json.dumps({"phase": phase, **measured(command)}), flush=True)

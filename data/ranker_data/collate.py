@@ -1,6 +1,7 @@
 """Builds blocks of batches out of packed arrays.
 
-Sorts the samples by user, stores each user's behaviours once, lays ids out as a jagged tensor.
+Samples come sorted by user. Each user's behaviours are stored once, ids are laid out as a jagged
+tensor: batch after batch, key after key.
 """
 
 import dataclasses
@@ -11,9 +12,21 @@ import numpy as np
 from ranker_data.arena import Arena, ArenaPool
 from ranker_data.batch_keys import Axis, BatchKey, batch_keys
 from ranker_data.block import Block
-from ranker_data.columns import Array, IntArray, expand_ranges, offsets_of
+from ranker_data.columns import Array, IntArray, offsets_of
+from ranker_data.gather import Gather, Ranges, Target
 from ranker_data.packed import Arrays
 from ranker_data.schema import Schema
+
+# axis -> array of a block -> column of the records
+_COLUMNS: dict[Axis, dict[str, str]] = {
+    "user": {"user_dense": "user_dense"},
+    "behavior": {"behavior_time": "time", "behavior_dense": "dense"},
+    "candidate": {
+        **{name: name for name in ("time", "sample_id", "user", "request", "truths", "labels")},
+        "weights": "weight",
+        "candidate_dense": "dense",
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,24 +34,19 @@ class _Frame:
     """The rows of a block on the three axes.
 
     Attributes:
-        records: [C] the samples.
-        counts: [U] candidates of each user.
-        first_of_user: [U] first candidate of each user.
-        user_of: [C] user of each candidate.
-        windows: [C, 2] on the block's behaviour axis.
-        events: [N] event of each behaviour.
-        behavior_begins: [U + 1] where each user's behaviours begin, and their number.
+        rows: axis -> its records: of the candidates [C], of the first candidate of each user [U],
+            and of events, in stretches.
         bounds: axis -> [T + 1] where each batch begins on the axis, and the end.
+        begins: axis -> [U + 1] where each user begins on the axis, and the end.
+        user_of: [C] user of each candidate in its batch.
+        windows: [C, 2] on the behaviour axis of the batch.
     """
 
-    records: Array
-    counts: IntArray
-    first_of_user: IntArray
+    rows: dict[Axis, Ranges]
+    bounds: dict[Axis, IntArray]
+    begins: dict[Axis, IntArray]
     user_of: IntArray
     windows: IntArray
-    events: IntArray
-    behavior_begins: IntArray
-    bounds: dict[Axis, IntArray]
 
 
 class Collator:
@@ -47,11 +55,13 @@ class Collator:
     Args:
         schema: of the data set.
         max_length: a sample sees at most this many of its latest behaviours.
+        gather: copies records.
     """
 
-    def __init__(self, schema: Schema, *, max_length: int) -> None:
-        self._schema = schema
+    def __init__(self, schema: Schema, *, max_length: int, gather: Gather) -> None:
+        self._domain = schema.domain
         self._max_length = max_length
+        self._gather = gather
         self._keys = batch_keys(schema)
         self._scratch = ArenaPool()
 
@@ -59,34 +69,56 @@ class Collator:
         return self.__dict__ | {"_scratch": ArenaPool()}
 
     def __call__(
-        self, arrays: Arrays, records: Array, batch_sizes: IntArray, arena: Arena
+        self, arrays: Arrays, samples: Array, rows: IntArray, batch_sizes: IntArray, arena: Arena
     ) -> Block:
         """Builds a block.
 
         Args:
             arrays: packed arrays, see `packed.py`.
-            records: [C] the samples, batch after batch, and in each batch users together, their
+            samples: records of samples.
+            rows: [C] those of the block, batch after batch, and in each batch users together, their
                 samples in the order of time.
             batch_sizes: [T] number of samples in each batch, none of them 0.
             arena: memory for the block.
         """
-        frame = self._frame(records, batch_sizes)
-        rows = {
-            "user": records.take(frame.first_of_user),
-            "behavior": self._scratch.borrow().take(arrays["events"], frame.events),
-            "candidate": records,
+        scratch = self._scratch.borrow()
+        records: dict[Axis, Array] = {
+            "user": samples,
+            "behavior": arrays["events"],
+            "candidate": samples,
         }
-        columns = [_IdColumn.gather(key, arrays, rows[key.axis], frame) for key in self._keys]
-        values, lengths, value_bounds = _lay_out(columns, frame, arena)
+        frame = self._frame(samples, rows, batch_sizes, arena, scratch)
+        bags = {
+            key.name: self._bags(key, records[key.axis], frame, arena, scratch)
+            for key in self._keys
+            if key.field.kind == "ids"
+        }
+        begins = [
+            offsets_of(_lengths(bags[key.name]))[frame.begins[key.axis]]
+            if key.name in bags
+            else frame.begins[key.axis]
+            for key in self._keys
+        ]
+        values, lengths, value_bounds = _lay_out(begins, frame.bounds["user"], arena)
+        weights = self._gather_lists(arrays, bags, values, value_bounds, arena)
+        blocks = {axis: self._allocate(axis, records[axis], frame, arena) for axis in _COLUMNS}
+        for axis, block in blocks.items():
+            targets = [Target(_COLUMNS[axis][name], out) for name, out in block.items()]
+            targets += [
+                Target(f"id:{key.field.name}", values, value_bounds[:, k])
+                for k, key in enumerate(self._keys)
+                if key.axis == axis and key.name not in bags
+            ]
+            self._gather(records[axis], frame.rows[axis], targets)
+        candidates = blocks["candidate"]
+        candidates["label_mask"] = _mask(candidates["labels"], arena)
+        candidates["domain"] = self._domains(samples, frame, arena)
         return Block(
-            candidates=self._candidates(frame, batch_sizes, arena),
-            users={"user_dense": arena.copy(rows["user"]["user_dense"])},
-            behaviors={
-                "behavior_time": arena.copy(rows["behavior"]["time"]),
-                "behavior_dense": arena.copy(rows["behavior"]["dense"]),
-            },
-            bags={c.key.name: arena.copy(c.bags) for c in columns if c.bags is not None},
-            weights={c.key.name: arena.copy(c.weights) for c in columns if c.weights is not None},
+            candidates={**candidates, "user_of": frame.user_of, "windows": frame.windows},
+            users=blocks["user"],
+            behaviors=blocks["behavior"],
+            bags={name: _lengths(bag) for name, bag in bags.items()},
+            weights=weights,
             values=values,
             lengths=lengths,
             candidate_bounds=frame.bounds["candidate"],
@@ -95,136 +127,154 @@ class Collator:
             value_bounds=value_bounds,
         )
 
-    def _frame(self, records: Array, batch_sizes: IntArray) -> _Frame:
+    def _frame(
+        self, samples: Array, rows: IntArray, batch_sizes: IntArray, arena: Arena, scratch: Arena
+    ) -> _Frame:
         candidate_bounds = offsets_of(batch_sizes)
-        user = records["user"]
-        new_user = np.empty(len(records), np.bool_)
-        np.not_equal(user[1:], user[:-1], out=new_user[1:])
-        new_user[candidate_bounds[:-1]] = True
-        user_of = np.cumsum(new_user) - 1
-        first_of_user = np.flatnonzero(new_user)
-        counts = np.diff(first_of_user, append=len(records))
+        candidates = Ranges(rows, candidate_bounds)
+        user, first, end = (scratch.empty(rows.shape, np.int64) for _ in range(3))
+        keys = [Target("user", user), Target("first", first), Target("end", end)]
+        self._gather(samples, candidates, keys)
+        opens = np.empty(len(rows), np.bool_)
+        np.not_equal(user[1:], user[:-1], out=opens[1:])
+        opens[candidate_bounds[:-1]] = True
+        first_of_user = np.flatnonzero(opens)
+        user_of = arena.empty(rows.shape, np.int64)
+        np.cumsum(opens, out=user_of)
+        user_of -= 1
+        user_bounds = np.append(user_of[candidate_bounds[:-1]], len(first_of_user))
+        user_of -= np.repeat(user_bounds[:-1], batch_sizes)
 
         # A user's windows begin and end in the order of time. They are merged into disjoint
         # stretches of the event log: an event that several candidates see is there once, and one
         # that none sees is not there.
-        end = records["end"]
-        begin = np.maximum(records["first"], end - self._max_length)
-        opens = new_user.copy()
+        begin = np.maximum(first, end - self._max_length, out=first)
         opens[1:] |= begin[1:] > end[:-1]
-        stretch_of = np.cumsum(opens) - 1
         first_of_stretch = np.flatnonzero(opens)
-        first = begin[first_of_stretch]
-        last_of_stretch = np.append(first_of_stretch[1:], len(records)) - 1
-        lengths = end[last_of_stretch] - first
-        base = offsets_of(lengths)
-        shift = (base[:-1] - first)[stretch_of]
-        behavior_begins = np.append(base[stretch_of[first_of_user]], base[-1])
+        stretch_of = np.cumsum(opens) - 1
+        begins = begin[first_of_stretch]
+        last_of_stretch = np.append(first_of_stretch[1:], len(rows)) - 1
+        lengths = end[last_of_stretch] - begins
+        offsets = offsets_of(lengths)
+        behavior_begins = np.append(offsets[stretch_of[first_of_user]], offsets[-1])
+        behavior_bounds = behavior_begins[user_bounds]
+        shift = (offsets[:-1] - begins)[stretch_of]
+        shift -= np.repeat(behavior_bounds[:-1], batch_sizes)
+        windows = arena.empty((len(rows), 2), np.int64)
+        np.add(begin, shift, out=windows[:, 0])
+        np.add(end, shift, out=windows[:, 1])
 
-        user_bounds = np.append(user_of[candidate_bounds[:-1]], len(counts))
+        stretch_bounds = np.append(stretch_of[candidate_bounds[:-1]], len(lengths))
         return _Frame(
-            records=records,
-            counts=counts,
-            first_of_user=first_of_user,
-            user_of=user_of,
-            windows=np.stack([begin + shift, end + shift], axis=1),
-            events=expand_ranges(first, lengths),
-            behavior_begins=behavior_begins,
-            bounds={
-                "candidate": candidate_bounds,
-                "user": user_bounds,
-                "behavior": behavior_begins[user_bounds],
+            rows={
+                "user": Ranges(rows[first_of_user], user_bounds),
+                "behavior": Ranges(begins, stretch_bounds, lengths),
+                "candidate": candidates,
             },
+            bounds={
+                "user": user_bounds,
+                "behavior": behavior_bounds,
+                "candidate": candidate_bounds,
+            },
+            begins={
+                "user": np.arange(len(first_of_user) + 1),
+                "behavior": behavior_begins,
+                "candidate": np.append(first_of_user, len(rows)),
+            },
+            user_of=user_of,
+            windows=windows,
         )
 
-    def _candidates(self, frame: _Frame, batch_sizes: IntArray, arena: Arena) -> dict[str, Array]:
-        records, bounds = frame.records, frame.bounds
-        labels, mask = arena.copy(records["labels"]), arena.empty(records["labels"].shape, "f4")
-        undefined = np.isnan(labels)
-        np.logical_not(undefined, out=mask)
-        labels[undefined] = 0
-        user_of = arena.copy(frame.user_of)
-        user_of -= np.repeat(bounds["user"][:-1], batch_sizes)
-        windows = arena.copy(frame.windows)
-        windows -= np.repeat(bounds["behavior"][:-1], batch_sizes)[:, None]
-        names = ("time", "sample_id", "user", "request", "truths")
-        return {
-            **{name: arena.copy(records[name]) for name in names},
-            "weights": arena.copy(records["weight"]),
-            "candidate_dense": arena.copy(records["dense"]),
-            "user_of": user_of,
-            "windows": windows,
-            "labels": labels,
-            "label_mask": mask,
-            "domain": self._domain(records, arena),
-        }
+    def _bags(
+        self, key: BatchKey, records: Array, frame: _Frame, arena: Arena, scratch: Arena
+    ) -> Ranges:
+        """Returns where the ids of a multi-valued key are, for each entry of its axis."""
+        count = int(frame.bounds[key.axis][-1])
+        begins, lengths = scratch.empty((count,), np.int64), arena.empty((count,), np.int64)
+        targets = [
+            Target(f"begin:{key.field.name}", begins),
+            Target(f"length:{key.field.name}", lengths),
+        ]
+        self._gather(records, frame.rows[key.axis], targets)
+        return Ranges(begins, frame.bounds[key.axis], lengths)
 
-    def _domain(self, records: Array, arena: Arena) -> Array:
-        if self._schema.domain is not None:
-            return arena.copy(records[f"id:{self._schema.domain}"], np.int64)
-        domain = arena.empty((len(records),), np.int64)
-        domain[:] = 0
+    def _gather_lists(
+        self,
+        arrays: Arrays,
+        bags: dict[str, Ranges],
+        values: IntArray,
+        value_bounds: IntArray,
+        arena: Arena,
+    ) -> dict[str, Array]:
+        """Copies the ids of the multi-valued keys, and returns the weights of the weighted ones."""
+        weights = {}
+        for k, key in enumerate(self._keys):
+            if key.name not in bags:
+                continue
+            bag, name = bags[key.name], key.field.name
+            relation = "events" if key.axis == "behavior" else "samples"
+            target = Target(None, values, value_bounds[:, k])
+            self._gather(arrays[f"list:{relation}:{name}"], bag, [target])
+            if key.field.weighted:
+                weights[key.name] = arena.empty((int(_lengths(bag).sum()),), np.float32)
+                self._gather(arrays[f"weight:{name}"], bag, [Target(None, weights[key.name])])
+        return weights
+
+    def _allocate(
+        self, axis: Axis, records: Array, frame: _Frame, arena: Arena
+    ) -> dict[str, Array]:
+        count = int(frame.bounds[axis][-1])
+        kinds = {name: records.dtype[column] for name, column in _COLUMNS[axis].items()}
+        return {name: arena.empty((count, *k.shape), k.base) for name, k in kinds.items()}
+
+    def _domains(self, samples: Array, frame: _Frame, arena: Arena) -> IntArray:
+        domain = arena.empty((len(frame.user_of),), np.int64)
+        if self._domain is None:
+            domain[:] = 0
+        else:
+            target = Target(f"id:{self._domain}", domain)
+            self._gather(samples, frame.rows["candidate"], [target])
         return domain
 
 
-@dataclasses.dataclass(frozen=True)
-class _IdColumn:
-    """The ids of one key in a block.
+def _lengths(bags: Ranges) -> IntArray:
+    assert bags.lengths is not None
+    return bags.lengths
 
-    Attributes:
-        key: what it is.
-        values: ids, in the order of the axis.
-        begins: [U + 1] where each user's ids begin in `values`, and their number.
-        bags: ids of each entry of the axis if the key is multi-valued.
-        weights: of the ids, if the key is weighted.
-    """
 
-    key: BatchKey
-    values: Array
-    begins: IntArray
-    bags: IntArray | None = None
-    weights: Array | None = None
-
-    @classmethod
-    def gather(cls, key: BatchKey, arrays: Arrays, rows: Array, frame: _Frame) -> "_IdColumn":
-        """Returns the ids of a key; `rows` are the records of its axis."""
-        name = key.field.name
-        begins = {
-            "user": np.arange(len(frame.counts) + 1),
-            "behavior": frame.behavior_begins,
-            "candidate": offsets_of(frame.counts),
-        }[key.axis]
-        if key.field.kind == "id":
-            return cls(key, rows[f"id:{name}"], begins)
-        bags = rows[f"length:{name}"].astype(np.int64)
-        relation = "events" if key.axis == "behavior" else "samples"
-        index = expand_ranges(rows[f"begin:{name}"], bags)
-        values = arrays[f"list:{relation}:{name}"].take(index)
-        weights = arrays[f"weight:{name}"].take(index) if key.field.weighted else None
-        return cls(key, values, offsets_of(bags)[begins], bags, weights)
+def _mask(labels: Array, arena: Arena) -> Array:
+    """Returns 1 where a label is defined, and sets the others to 0."""
+    mask = arena.empty(labels.shape, np.float32)
+    undefined = np.isnan(labels)
+    np.logical_not(undefined, out=mask)
+    labels[undefined] = 0
+    return mask
 
 
 def _lay_out(
-    columns: list[_IdColumn], frame: _Frame, arena: Arena
+    begins: list[IntArray], users: IntArray, arena: Arena
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Returns values, lengths and value bounds of a block: batch after batch, key after key."""
-    users = frame.bounds["user"]
-    num_batches, num_keys = len(users) - 1, len(columns)
+    """Returns values (without content), lengths and value bounds of a block.
+
+    Args:
+        begins: for each key [U + 1] where each user's ids begin, and their number.
+        users: [T + 1] first user of each batch, and U.
+        arena: memory for the results.
+    """
+    num_batches, num_keys, num_users = len(users) - 1, len(begins), int(users[-1])
     # [keys, T + 1] bounds of each batch in the values of each key
-    bounds = np.stack([column.begins[users] for column in columns])
+    bounds = np.stack([begin[users] for begin in begins])
     sizes = np.diff(bounds).T
     ends = np.cumsum(sizes).reshape(num_batches, num_keys)
     value_bounds = np.empty((num_batches, num_keys + 1), np.int64)
     value_bounds[:, 1:] = ends
     value_bounds[:, :-1] = ends - sizes
     values = arena.empty((int(value_bounds[-1, -1]),), np.int64)
-    lengths = arena.empty((num_keys * len(frame.counts),), np.int64)
-    lengths_of_key = np.stack([np.diff(column.begins) for column in columns])
-    for t in range(num_batches):
-        for k, column in enumerate(columns):
-            begin, end = value_bounds[t, k : k + 2]
-            values[begin:end] = column.values[bounds[k, t] : bounds[k, t + 1]]
-        begin, end = users[t : t + 2]
+    lengths_of_key = np.empty((num_keys, num_users), np.int64)
+    for row, begin in zip(lengths_of_key, begins, strict=True):
+        np.subtract(begin[1:], begin[:-1], out=row)
+    lengths = arena.empty((num_keys * num_users,), np.int64)
+    for begin, end in zip(users[:-1].tolist(), users[1:].tolist(), strict=True):
         block = lengths[num_keys * begin : num_keys * end].reshape(num_keys, end - begin)
         block[:] = lengths_of_key[:, begin:end]
     return values, lengths, value_bounds

@@ -28,40 +28,45 @@ class BlockCutter:
 
     def __call__(self, block: Block) -> Iterator[RankingBatch]:
         """Yields the batches of a block; they share its memory."""
-        candidates, users = _tensors(block.candidates), _tensors(block.users)
-        behaviors, bags = _tensors(block.behaviors), _tensors(block.bags)
-        values, lengths = torch.from_numpy(block.values), torch.from_numpy(block.lengths)
-        bounds = {
-            "candidate": block.candidate_bounds.tolist(),
-            "user": block.user_bounds.tolist(),
-            "behavior": block.behavior_bounds.tolist(),
+        # [T][keys] number of ids
+        key_sizes = np.diff(block.value_bounds).tolist()
+        users_of = np.diff(block.user_bounds).tolist()
+        sizes = {
+            "candidate": np.diff(block.candidate_bounds).tolist(),
+            "user": users_of,
+            "behavior": np.diff(block.behavior_bounds).tolist(),
         }
-        lengths_per_key = np.diff(block.value_bounds).tolist()
+        bags = {k: _split(array, sizes[self._axis_of[k]]) for k, array in block.bags.items()}
         weights = {
-            name: torch.split(array, [sizes[self._keys.index(name)] for sizes in lengths_per_key])
-            for name, array in _tensors(block.weights).items()
+            name: _split(array, [of_keys[self._keys.index(name)] for of_keys in key_sizes])
+            for name, array in block.weights.items()
         }
-        value_bounds = block.value_bounds[:, [0, -1]].tolist()
-        num_keys = len(self._keys)
+        values = _split(block.values, [sum(of_keys) for of_keys in key_sizes])
+        lengths = _split(block.lengths, [len(self._keys) * count for count in users_of])
+        columns = {
+            name: _split(array, sizes[axis])
+            for axis, arrays in (
+                ("candidate", block.candidates),
+                ("user", block.users),
+                ("behavior", block.behaviors),
+            )
+            for name, array in arrays.items()
+        }
         for t in range(block.num_batches):
-            slices = {axis: slice(ends[t], ends[t + 1]) for axis, ends in bounds.items()}
-            of_users = slices["user"]
             ids = KeyedJaggedTensor(
                 keys=self._keys,
-                values=values[slice(*value_bounds[t])],
-                lengths=lengths[num_keys * of_users.start : num_keys * of_users.stop],
-                stride=of_users.stop - of_users.start,
-                length_per_key=lengths_per_key[t],
+                values=values[t],
+                lengths=lengths[t],
+                stride=users_of[t],
+                length_per_key=key_sizes[t],
             )
             yield RankingBatch(
                 ids=ids,
-                bag_lengths={k: v[slices[self._axis_of[k]]] for k, v in bags.items()},
+                bag_lengths={name: parts[t] for name, parts in bags.items()},
                 bag_weights={name: parts[t] for name, parts in weights.items()},
-                **{name: array[slices["candidate"]] for name, array in candidates.items()},
-                **{name: array[slices["user"]] for name, array in users.items()},
-                **{name: array[slices["behavior"]] for name, array in behaviors.items()},
+                **{name: parts[t] for name, parts in columns.items()},
             )
 
 
-def _tensors(arrays: dict[str, Array]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+def _split(array: Array, sizes: list[int]) -> tuple[Tensor, ...]:
+    return torch.split(torch.from_numpy(array), sizes)

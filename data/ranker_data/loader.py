@@ -5,6 +5,7 @@ anywhere without reading what came before, on any world size that divides the nu
 with any number of workers.
 """
 
+import logging
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ranker_data.block import Block
 from ranker_data.cache import CachedStore
 from ranker_data.collate import Collator
 from ranker_data.cut import BlockCutter
+from ranker_data.gather import best_gather
 from ranker_data.layout import behaviors_arrow_schema, samples_arrow_schema
 from ranker_data.options import LoaderOptions as LoaderOptions
 from ranker_data.reader import DataError, PartSize, check_footers, list_parts
@@ -25,11 +27,13 @@ from ranker_data.streams import StreamPlan, default_num_streams, streams_of
 from ranker_data.workers import Span, WorkerPool
 
 # so many rows hide the cost of the calls that build a block
-_BLOCK_ROWS = 8192
+_BLOCK_ROWS = 32_768
 # no more behaviours than these in a block, unless one batch alone has more
 _BLOCK_BEHAVIORS = 4_000_000
 # pinned batches that wait for the GPU
 _PINNED_AHEAD = 2
+
+_log = logging.getLogger(__name__)
 
 
 class RankingLoader:
@@ -109,7 +113,7 @@ class RankingLoader:
             )
         self._source = BatchSource(
             store=store,
-            collate=Collator(schema, max_length=options.max_length),
+            collate=Collator(schema, max_length=options.max_length, gather=best_gather()),
             plan=self.plan,
             streams=streams,
             shuffle=shuffle,
@@ -118,8 +122,12 @@ class RankingLoader:
         )
         self._cut = BlockCutter(schema)
         self._arenas = ArenaPool()
-        rows = -(-options.batch_size // world_size)
         rows_of_block = min(_BLOCK_ROWS, _BLOCK_BEHAVIORS // options.max_length)
+        if options.cache_dir is None:
+            # a block that spans several generations would need memory for all of them
+            generations = -(-len(samples) // num_streams)
+            rows_of_block = min(rows_of_block, self.plan.num_rows // generations // world_size)
+        rows = -(-options.batch_size // world_size)
         self._steps_per_block = max(1, rows_of_block // rows)
 
     @property
@@ -136,11 +144,21 @@ class RankingLoader:
         """Reads and checks every part that this rank owns, or packs it into the cache.
 
         Bad values show before training does. What is in the cache was checked when it was packed.
+        How many ids `out_of_range` moved is logged.
 
         Raises:
             DataError: names the file, column, row and rule.
         """
         self._source.check()
+        for field, count in sorted(self._source.store.moved_ids().items()):
+            _log.warning(
+                "split %r, rank %d: %d ids of field %r are outside their table and were moved into "
+                "it (out_of_range of the table)",
+                self._split,
+                self._rank,
+                count,
+                field,
+            )
 
     def batches(self, epoch: int = 0, first_step: int = 0) -> Iterator[RankingBatch]:
         """Iterates over this rank's share of the global batches of an epoch, from `first_step` on.

@@ -6,6 +6,7 @@ are read with page checksums verified, because a flipped bit in a page otherwise
 
 import dataclasses
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -167,10 +168,12 @@ def _check_not_nan(path: Path, name: str, array: pa.ChunkedArray) -> None:
         )
 
 
-def read_samples(path: Path, schema: Schema) -> dict[str, Column]:
-    """Reads and checks one samples file."""
+def read_samples(
+    path: Path, schema: Schema, moved: Counter[str] | None = None
+) -> dict[str, Column]:
+    """Reads and checks one samples file; `moved` is as in `check_ids`."""
     columns = read_columns(path, samples_arrow_schema(schema))
-    check_ids(path, columns, schema.fields, schema)
+    check_ids(path, columns, schema.fields, schema, moved)
     for field in schema.fields:
         if field.weighted:
             _check_weights(path, columns, field)
@@ -195,10 +198,12 @@ def read_samples(path: Path, schema: Schema) -> dict[str, Column]:
     return columns
 
 
-def read_behaviors(path: Path, schema: Schema) -> dict[str, Column]:
-    """Reads and checks one behaviours file."""
+def read_behaviors(
+    path: Path, schema: Schema, moved: Counter[str] | None = None
+) -> dict[str, Column]:
+    """Reads and checks one behaviours file; `moved` is as in `check_ids`."""
     columns = read_columns(path, behaviors_arrow_schema(schema))
-    check_ids(path, columns, schema.behaviors, schema)
+    check_ids(path, columns, schema.behaviors, schema, moved)
     _check_sorted(path, plain(columns["user"]), plain(columns["time"]))
     return columns
 
@@ -213,14 +218,28 @@ def read_event_keys(path: Path, schema: Schema) -> dict[str, Column]:
 
 
 def check_ids(
-    path: Path, columns: dict[str, Column], fields: Sequence[Field], schema: Schema
+    path: Path,
+    columns: dict[str, Column],
+    fields: Sequence[Field],
+    schema: Schema,
+    moved: Counter[str] | None = None,
 ) -> None:
-    """Checks that ids are in the range of their table and dense values are finite."""
+    """Checks that ids are in the range of their table and dense values are finite.
+
+    Args:
+        path: the file.
+        columns: of the file; ids that a table's `out_of_range` allows are moved into its range.
+        fields: to check.
+        schema: of the data set.
+        moved: gets the number of moved ids of every field that has some.
+    """
     for field in fields:
         column = columns[field.name]
         values = column.values if isinstance(column, Ragged) else column
         if field.table is not None and schema.table(field.table).out_of_range != "error":
-            columns[field.name] = _moved_into_range(column, schema.table(field.table))
+            columns[field.name], count = _moved_into_range(column, schema.table(field.table))
+            if moved is not None and count:
+                moved[field.name] += count
             continue
         if field.table is None:
             _check(path, field.name, values, ~np.isfinite(values), "a dense value must be finite")
@@ -237,17 +256,18 @@ def check_ids(
         _check(path, field.name, values, (values < 0) | (values >= size), rule)
 
 
-def _moved_into_range(column: Column, table: Table) -> Column:
-    """Gives ids that the table does not have id 0, or the id of another value."""
+def _moved_into_range(column: Column, table: Table) -> tuple[Column, int]:
+    """Gives ids that the table does not have id 0, or the id of another value; and counts them."""
     values = column.values if isinstance(column, Ragged) else column
     size = table.num_embeddings
     outside = values < 0 if size is None else (values < 0) | (values >= size)
-    if not outside.any():
-        return column
+    count = int(outside.sum())
+    if not count:
+        return column, 0
     # the remainder of a negative number is not negative either
     other = 1 + values % (size - 1) if table.out_of_range == "hash" and size is not None else 0
     moved = np.where(outside, other, values)
-    return Ragged(column.offsets, moved) if isinstance(column, Ragged) else moved
+    return (Ragged(column.offsets, moved) if isinstance(column, Ragged) else moved), count
 
 
 def _check_weights(path: Path, columns: dict[str, Column], field: Field) -> None:

@@ -1,6 +1,8 @@
 """One part of a data set in memory: its samples, its events, and who may see what; checked."""
 
 import dataclasses
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,16 @@ class Shard:
         behaviors: event columns.
         first_event: [n] row of the first event of the sample's user.
         end_event: [n] row behind the last event that the sample may see.
+        moved: sample field -> ids that were outside their table and were given another one.
+        moved_events: behaviour field -> likewise.
     """
 
     samples: dict[str, Column]
     behaviors: dict[str, Column]
     first_event: IntArray
     end_event: IntArray
+    moved: Mapping[str, int]
+    moved_events: Mapping[str, int]
 
     def plain(self, name: str) -> Array:
         """Returns a sample column that holds one value a row."""
@@ -50,14 +56,23 @@ def read_shard(
             earlier sample of its user.
     """
     path, events_path = samples_path(root, split, part), behaviors_path(root, part)
-    samples = read_samples(path, schema)
+    moved: Counter[str] = Counter()
+    moved_events: Counter[str] = Counter()
+    samples = read_samples(path, schema, moved)
     behaviors = (
-        read_behaviors(events_path, schema)
+        read_behaviors(events_path, schema, moved_events)
         if event_fields
         else read_event_keys(events_path, schema)
     )
     first, end = _find_histories(samples, behaviors, path, events_path)
-    return Shard(samples=samples, behaviors=behaviors, first_event=first, end_event=end)
+    return Shard(
+        samples=samples,
+        behaviors=behaviors,
+        first_event=first,
+        end_event=end,
+        moved=moved,
+        moved_events=moved_events,
+    )
 
 
 def _find_histories(

@@ -4,6 +4,10 @@ Knows nothing of torch, so that a worker process is cheap. Everything here is a 
 step): a block can be built anywhere, in any order.
 """
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from itertools import accumulate, chain
+
 import numpy as np
 
 from ranker_data.arena import Arena
@@ -56,28 +60,30 @@ class BatchSource:
         """
         self._start_epoch(0)
         for generation in range(max(len(parts) for parts in self._parts)):
-            self.store.require({self._generation(generation)})
+            self.store.check({self._generation(generation)})
 
     def build(self, epoch: int, first_step: int, last_step: int, arena: Arena) -> Block:
         """Builds the batches of the steps from `first_step` on, before `last_step`, in an arena."""
         if epoch != self._epoch:
             self._start_epoch(epoch)
         positions = self.plan.positions(first_step, last_step)[:, self.streams]
-        self._require(positions[0], positions[-1])
-        steps = np.arange(last_step - first_step)
-        pieces = [
-            np.repeat(steps << _SAMPLE_BITS, np.diff(positions[:, stream]))
-            | self._samples(stream, int(positions[0, stream]), int(positions[-1, stream]))
-            for stream in range(len(self.streams))
-        ]
+        # [S, 2] what each stream gives to all of the batches
+        spans = positions[[0, -1]].T.tolist()
+        self._require(spans)
+        pieces = [self._samples(stream, *span) for stream, span in enumerate(spans)]
+        order = np.concatenate([np.zeros(0, np.int64), *chain.from_iterable(pieces)])
+        batches = np.arange(last_step - first_step) << _SAMPLE_BITS
+        counts = np.diff(positions, axis=0).T.ravel()
+        order |= np.tile(batches, len(self.streams)).repeat(counts)
         # within a batch by number: parts are sorted by user and time
-        order = np.sort(np.concatenate(pieces))
+        order.sort()
         order &= (1 << _SAMPLE_BITS) - 1
-        records = self.store.arrays["samples"].take(self.store.locate(order))
-        sizes = np.diff(positions.sum(axis=1))
+        arrays, rows = self.store.arrays, self.store.locate(order)
+        samples, sizes = arrays["samples"], np.diff(positions.sum(axis=1))
         if not sizes.all():
-            records, sizes = _fill_empty(records, sizes)
-        return self._collate(self.store.arrays, records, sizes, arena)
+            samples, sizes = _fill_empty(samples.take(rows), sizes)
+            rows = np.arange(len(samples))
+        return self._collate(arrays, samples, rows, sizes, arena)
 
     def _start_epoch(self, epoch: int) -> None:
         self._epoch = epoch
@@ -89,7 +95,9 @@ class BatchSource:
             ]
         sizes = self.plan.part_sizes
         # [stream][generation] stream position at which the part begins, and the stream's end
-        self._begins = [np.cumsum([0] + [sizes[p] for p in parts]) for parts in self._parts]
+        self._begins = [
+            list(accumulate((sizes[part] for part in parts), initial=0)) for parts in self._parts
+        ]
         self._orders: dict[int, IntArray] = {}
 
     def _generation(self, number: int) -> tuple[int, ...]:
@@ -101,24 +109,28 @@ class BatchSource:
         if begin == end:
             return range(0)
         begins = self._begins[stream]
-        first = int(np.searchsorted(begins, begin, side="right")) - 1
-        return range(first, int(np.searchsorted(begins, end, side="left")))
+        return range(bisect_right(begins, begin) - 1, bisect_left(begins, end))
 
-    def _require(self, begin: IntArray, end: IntArray) -> None:
-        touched: set[int] = set()
-        for stream, (low, high) in enumerate(zip(begin, end, strict=True)):
-            touched.update(self._touched(stream, low, high))
-        self.store.require({self._generation(number) for number in touched})
-        parts = {part for number in touched for part in self._generation(number)}
+    def _require(self, spans: list[list[int]]) -> None:
+        """Makes the generations available that give samples, and those between them.
+
+        A stream that gives none stays where it is: what it stands in is needed later.
+        """
+        first, last = max(map(len, self._begins)), -1
+        for (begin, end), begins in zip(spans, self._begins, strict=True):
+            if begin < begins[-1]:
+                first = min(first, bisect_right(begins, begin) - 1)
+                last = max(last, bisect_left(begins, max(end, begin + 1)) - 1)
+        needed = range(first, last + 1)
+        self.store.require({self._generation(number) for number in needed})
+        parts = {part for number in needed for part in self._generation(number)}
         self._orders = {part: order for part, order in self._orders.items() if part in parts}
 
-    def _samples(self, stream: int, begin: int, end: int) -> IntArray:
-        """Returns the samples at the positions [begin, end) of a stream."""
-        begins, pieces = self._begins[stream], []
+    def _samples(self, stream: int, begin: int, end: int) -> Iterator[IntArray]:
+        """Yields the samples at the positions [begin, end) of a stream, part by part."""
         for generation in self._touched(stream, begin, end):
-            part, base = self._parts[stream][generation], int(begins[generation])
-            pieces.append(self._order(part)[max(begin - base, 0) : end - base])
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+            part, base = self._parts[stream][generation], self._begins[stream][generation]
+            yield self._order(part)[max(begin - base, 0) : end - base]
 
     def _order(self, part: int) -> IntArray:
         """Returns the samples of a part in the order of the epoch."""

@@ -1,5 +1,6 @@
 """Where the packed arrays of a split are: in memory, a few parts at a time, or in the cache."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -34,8 +35,14 @@ class PackedStore(Protocol):
     def arrays(self) -> Arrays:
         """Packed arrays, see `packed.py`; they hold the parts that were required last."""
 
+    def check(self, groups: Collection[tuple[int, ...]]) -> None:
+        """Checks the parts of some generations."""
+
     def require(self, groups: Collection[tuple[int, ...]]) -> None:
         """Makes the parts of some generations available."""
+
+    def moved_ids(self) -> Counter[str]:
+        """Returns how many ids of the checked parts were moved into range, by field."""
 
     def locate(self, samples: IntArray) -> IntArray:
         """Returns where some samples of required parts are in `arrays["samples"]`."""
@@ -78,7 +85,19 @@ class MemoryStore:
         # parts in each of the rooms that the arrays are divided into
         self._rooms: list[tuple[int, ...] | None] = []
         self._place: dict[int, int] = {}
+        self._moved: dict[int, Counter[str]] = {}
         self._allocate(min(2, max((len(parts) for parts in streams), default=1)))
+
+    def check(self, groups: Collection[tuple[int, ...]]) -> None:
+        """Reads and checks the parts that are not here yet."""
+        self.require(groups)
+
+    def moved_ids(self) -> Counter[str]:
+        """Returns how many ids of the parts read so far were moved into range, by field."""
+        total: Counter[str] = Counter()
+        for counts in self._moved.values():
+            total.update(counts)
+        return total
 
     def require(self, groups: Collection[tuple[int, ...]]) -> None:
         """Reads and checks the parts that are not here yet."""
@@ -110,11 +129,15 @@ class MemoryStore:
         )
 
     def _allocate(self, num_rooms: int) -> None:
-        self._rooms, self._place = [None] * num_rooms, {}
+        # what is there stays where it is
+        self._rooms += [None] * (num_rooms - len(self._rooms))
         for relation, specs in self._specs.items():
             for name, spec in specs.items():
                 # memory is taken only when it is written to
-                self.arrays[name] = np.empty(num_rooms * self._capacity(relation, spec), spec.dtype)
+                array = np.empty(num_rooms * self._capacity(relation, spec), spec.dtype)
+                if name in self.arrays:
+                    array[: len(self.arrays[name])] = self.arrays[name]
+                self.arrays[name] = array
 
     def _load(self, room: int, parts: tuple[int, ...]) -> None:
         for part in self._rooms[room] or ():
@@ -136,6 +159,7 @@ class MemoryStore:
             share = self._share("samples", samples, sizes)
             pack_samples(self._schema, shard, share, samples, events[ROWS])
             self._place[part] = samples[ROWS]
+            self._moved[part] = Counter(shard.moved) + Counter(shard.moved_events)
             for relation, begins in next_free.items():
                 for axis in begins:
                     begins[axis] += size_of(sizes[relation], axis)

@@ -1,15 +1,18 @@
+import dataclasses
 import errno
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ranker_data.cache import CacheError
+from ranker_data.gather import NumpyGather
 from ranker_data.layout import samples_path
 from ranker_data.loader import LoaderOptions, RankingLoader
 from ranker_data.reader import DataError
@@ -75,6 +78,20 @@ def test_batches_from_the_cache_equal_those_from_parquet(
         assert contents(build(tiny_dataset, tiny_schema, tmp_path, split=split)) == fresh
         # and from a cache that is there
         assert contents(build(tiny_dataset, tiny_schema, tmp_path, split=split)) == fresh
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_batches_are_the_same_without_a_compiler(
+    tiny_dataset: Path,
+    tiny_schema: Schema,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    split: str,
+) -> None:
+    expected = contents(build(tiny_dataset, tiny_schema, tmp_path, split=split))
+    monkeypatch.setattr("ranker_data.loader.best_gather", NumpyGather)
+    for cache in (None, tmp_path):
+        assert contents(build(tiny_dataset, tiny_schema, cache, split=split)) == expected
 
 
 def test_a_cache_that_is_there_is_not_read_from_parquet_again(
@@ -194,3 +211,104 @@ def test_a_folder_that_cannot_be_written_is_named(
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(CacheError, match=r"cache_dir: .*cache.* cannot be written; choose another"):
         build(tiny_dataset, tiny_schema, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["events", "samples", "list:samples:tags"])
+def test_a_damaged_part_is_packed_again(
+    make_tiny_dataset: Callable[..., Path],
+    tiny_schema: Schema,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    root, cache = make_tiny_dataset(tmp_path / "data"), tmp_path / "cache"
+    expected = contents(build(root, tiny_schema, cache))
+    (path,) = cache.glob(f"*/*/{quote(name, safe='')}")
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 16]))
+    loader = build(root, tiny_schema, cache)
+    # a start reads nothing
+    loader.check()
+    assert caplog.records == []
+    assert contents(loader) == expected
+    (record,) = caplog.records
+    assert f"is damaged ({name}); it is packed again from Parquet" in record.getMessage()
+    # and it stays mended
+    assert contents(build(root, tiny_schema, cache)) == expected
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("size", [None, 0, 100, 10**6])
+def test_a_file_of_another_size_is_made_again(
+    make_tiny_dataset: Callable[..., Path],
+    tiny_schema: Schema,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    size: int | None,
+) -> None:
+    root, cache = make_tiny_dataset(tmp_path / "data"), tmp_path / "cache"
+    expected = contents(build(root, tiny_schema, cache))
+    (path,) = cache.glob("*/train-*/samples")
+    wanted = path.stat().st_size
+    if size is None:
+        path.unlink()
+    else:
+        os.truncate(path, size)
+    assert contents(build(root, tiny_schema, cache)) == expected
+    (record,) = caplog.records
+    assert f"samples has {size or 0} bytes, must have {wanted}; all parts" in record.getMessage()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "half of"])
+def test_a_part_whose_mark_cannot_be_read_is_packed_again(
+    make_tiny_dataset: Callable[..., Path], tiny_schema: Schema, tmp_path: Path, text: str
+) -> None:
+    root, cache = make_tiny_dataset(tmp_path / "data"), tmp_path / "cache"
+    expected = contents(build(root, tiny_schema, cache))
+    (marker,) = cache.glob("*/train-*/part-00002.done")
+    complete = marker.read_text()
+    marker.write_text(text)
+    loader = build(root, tiny_schema, cache)
+    loader.check()
+    assert marker.read_text() == complete
+    assert contents(loader) == expected
+
+
+def test_a_disk_that_does_not_keep_what_is_written_is_named(
+    tiny_dataset: Path, tiny_schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = map(str, range(10**6))
+    monkeypatch.setattr("ranker_data.cache_folder.checksum", lambda values: next(sums))
+    with pytest.raises(CacheError, match="damaged again; examine the disk"):
+        next(build(tiny_dataset, tiny_schema, tmp_path).batches())
+
+
+def test_ids_that_were_moved_into_their_table_are_told(
+    make_tiny_dataset: Callable[..., Path],
+    tiny_schema: Schema,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    root = make_tiny_dataset(tmp_path / "data")
+    tables = tuple(
+        dataclasses.replace(t, num_embeddings=5, out_of_range="oov") if t.name == "item_id" else t
+        for t in tiny_schema.tables
+    )
+    schema = dataclasses.replace(tiny_schema, tables=tables)
+    # the events of all parts, and the samples of the split
+    moved = sum(
+        int((pq.read_table(path)["item_id"].to_numpy() >= 5).sum())
+        for folder in ("behaviors", "samples/train")
+        for path in (root / folder).iterdir()
+    )
+    assert moved
+    # in memory; packed now; and packed before
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
+        caplog.clear()
+        build(root, schema, cache).check()
+        (record,) = caplog.records
+        message = record.getMessage()
+        assert message.startswith(f"split 'train', rank 0: {moved} ids of field 'item_id' are out")

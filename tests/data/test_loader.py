@@ -343,6 +343,42 @@ def test_memory_holds_the_generations_of_a_batch_and_reads_each_part_once(
     assert loader.num_steps > 4
     list(loader.batches(epoch=1))
     assert sorted(read) == list(range(8))
+    # a batch may also need most of them at once, and keeps those that are there
+    read.clear()
+    loader = build(root, tiny_schema, num_streams=2, batch_size=150)
+    list(loader.batches(epoch=1))
+    assert len(read) == len(set(read)) >= 6
+
+
+def test_parts_of_unequal_sizes_are_read_once_too(
+    make_tiny_dataset: Callable[..., Path],
+    tiny_schema: Schema,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = make_tiny_dataset(tmp_path / "data", num_parts=8, users_per_part=6)
+    expected = {}
+    # one stream is through with its large part when the other has nearly all of its own before it
+    for part in range(8):
+        path = samples_path(root, "train", part)
+        table = pq.read_table(path)
+        kept = table if part in (0, 7) else table.slice(0, 4)
+        pq.write_table(kept, path)
+        expected[part] = kept.num_rows
+    read: list[int] = []
+
+    def counted(*args: Any) -> Any:
+        read.append(args[3])
+        return read_shard(*args)
+
+    monkeypatch.setattr("ranker_data.store.read_shard", counted)
+    monkeypatch.setattr("ranker_data.loader._BLOCK_ROWS", 1)
+    for epoch in range(4):
+        loader = build(root, tiny_schema, num_streams=2, batch_size=2)
+        read.clear()
+        steps = consumed(loader, epoch)
+        assert sorted(read) == list(range(8))
+        assert len(set(flatten(steps))) == len(flatten(steps)) == sum(expected.values()) // 2 * 2
 
 
 def test_a_history_that_shrinks_is_refused(

@@ -21,6 +21,10 @@ def test_the_wheel_holds_exactly_the_three_packages(project_root: Path, tmp_path
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"ranker", "ranker_data", "ranker_kernels"}
-    for needed in ("ranker/py.typed", "ranker/report/templates/report.html.j2"):
+    for needed in (
+        "ranker/py.typed",
+        "ranker/report/templates/report.html.j2",
+        "ranker_data/gather.c",
+    ):
         assert needed in names
     assert "ranker_data/datasets/ebnerd.py" in names

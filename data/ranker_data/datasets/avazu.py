@@ -6,12 +6,9 @@ hour can be told apart; it means nothing.
 
 from pathlib import Path
 
-import duckdb
-
-from ranker_data.datasets.conversion import RawRelations, convert, count_rows
+from ranker_data.datasets.conversion import RawTable, convert_table
 from ranker_data.datasets.original_files import (
     TEXT_SUFFIXES,
-    check_has_columns,
     find_file,
     table_sql,
 )
@@ -74,16 +71,15 @@ class AvazuConverter:
     def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
         """Converts the file in `source`, or the file `source`."""
         path = find_file(source, ["train"], TEXT_SUFFIXES)
-
-        def build(connection: duckdb.DuckDBPyConnection) -> RawRelations:
-            relation = table_sql(path)
-            check_has_columns(connection, path, relation, COLUMNS)
-            connection.execute(_sample_sql(relation))
-            anonymous = count_rows(connection, relation, f"device_id = '{_NO_DEVICE}'")
-            return RawRelations(plan=self._plan, counts={"rows_without_device_id": anonymous})
-
-        settings = {"converter": "avazu", "plan": self._plan.digest()}
-        return convert(build, out=out, settings=settings, engine=engine)
+        relation = table_sql(path)
+        table = RawTable(
+            path=path,
+            relation=relation,
+            columns=COLUMNS,
+            sample_sql=_sample_sql(relation),
+            counted={"rows_without_device_id": f"device_id = '{_NO_DEVICE}'"},
+        )
+        return convert_table(table, self._plan, out=out, engine=engine)
 
 
 def _sample_sql(relation: str) -> str:
@@ -94,7 +90,6 @@ def _sample_sql(relation: str) -> str:
         "ELSE device_id END"
     )
     return f"""
-    CREATE VIEW sample AS
     SELECT {user} AS "user", CAST(
             {start} + md5_number_lower(CAST(id AS VARCHAR)) % 3600 AS BIGINT
         ) AS "time",

@@ -2,12 +2,13 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from ranker_data.datasets.original_files import check_has_columns
 from ranker_data.preparation.duckdb_engine import DuckDBEngine, readable_errors
 from ranker_data.preparation.engine import Engine
 from ranker_data.preparation.output import check_output
@@ -80,6 +81,45 @@ def convert(
             engine=engine,
             counts=relations.counts,
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RawTable:
+    """One file with a sample in every row, and no events.
+
+    Attributes:
+        path: the file.
+        relation: its rows as SQL, see `original_files.table_sql`.
+        columns: that it must have.
+        sample_sql: query of the samples.
+        counted: name -> condition on rows of the file, which are counted for `stats.json`.
+    """
+
+    path: Path
+    relation: str
+    columns: Sequence[str]
+    sample_sql: str
+    counted: Mapping[str, str]
+
+
+def convert_table(
+    table: RawTable, plan: Preparation, *, out: Path, engine: Engine | None
+) -> Schema:
+    """Prepares a data set of one table; the rest as in `convert`."""
+
+    def build(connection: duckdb.DuckDBPyConnection) -> RawRelations:
+        check_has_columns(connection, table.path, table.relation, table.columns)
+        connection.execute(f"CREATE VIEW sample AS {table.sample_sql}")
+        return RawRelations(
+            plan=plan,
+            counts={
+                name: count_rows(connection, table.relation, condition)
+                for name, condition in table.counted.items()
+            },
+        )
+
+    settings = {"converter": plan.name, "plan": plan.digest()}
+    return convert(build, out=out, settings=settings, engine=engine)
 
 
 def count_rows(

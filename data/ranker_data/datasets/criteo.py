@@ -6,11 +6,9 @@ its moment, because the publisher ordered the file by time.
 
 from pathlib import Path
 
-import duckdb
-
-from ranker_data.datasets.conversion import RawRelations, convert, count_rows
+from ranker_data.datasets.conversion import RawTable, convert_table
 from ranker_data.datasets.nominal_time import NOMINAL_START
-from ranker_data.datasets.original_files import check_has_columns, find_file, table_sql
+from ranker_data.datasets.original_files import find_file, table_sql
 from ranker_data.preparation.engine import Engine
 from ranker_data.preparation.plan import Preparation, TimeSplit
 from ranker_data.schema import Field, Label, Schema, Task
@@ -57,26 +55,21 @@ class CriteoConverter:
     def prepare(self, source: Path | None, out: Path, engine: Engine | None = None) -> Schema:
         """Converts the file in `source`, or the file `source`."""
         path = find_file(source, ["train"], (*_TABBED, ".csv", ".csv.gz", ".parquet"))
-
-        def build(connection: duckdb.DuckDBPyConnection) -> RawRelations:
-            tabbed = path.name.endswith(_TABBED)
-            relation = (
-                table_sql(path, names=COLUMNS, delimiter="\t", quoted=False)
-                if tabbed
-                else table_sql(path)
-            )
-            check_has_columns(connection, path, relation, COLUMNS)
-            connection.execute(_sample_sql(relation))
-            missing = " + ".join(f"CAST({name} IS NULL AS BIGINT)" for name in _COUNTS)
-            return RawRelations(
-                plan=self._plan,
-                counts={
-                    "rows_with_missing_counts": count_rows(connection, relation, f"{missing} > 0")
-                },
-            )
-
-        settings = {"converter": "criteo", "plan": self._plan.digest()}
-        return convert(build, out=out, settings=settings, engine=engine)
+        tabbed = path.name.endswith(_TABBED)
+        relation = (
+            table_sql(path, names=COLUMNS, delimiter="\t", quoted=False)
+            if tabbed
+            else table_sql(path)
+        )
+        missing = " OR ".join(f"{name} IS NULL" for name in _COUNTS)
+        table = RawTable(
+            path=path,
+            relation=relation,
+            columns=COLUMNS,
+            sample_sql=_sample_sql(relation),
+            counted={"rows_with_missing_counts": missing},
+        )
+        return convert_table(table, self._plan, out=out, engine=engine)
 
 
 def _sample_sql(relation: str) -> str:
@@ -86,7 +79,6 @@ def _sample_sql(relation: str) -> str:
         counts.append(f"coalesce(sign({value}) * ln(1 + abs({value})), 0) AS {name}")
         counts.append(f"CASE WHEN {name} IS NULL THEN 0 ELSE 1 END AS {name}_known")
     return f"""
-    CREATE VIEW sample AS
     SELECT row_number() OVER () AS "user", {NOMINAL_START} + row_number() OVER () AS "time",
         CAST(label AS BIGINT) AS click, {", ".join(counts)}, {", ".join(_CATEGORIES)}
     FROM {relation}

@@ -11,6 +11,7 @@ import numpy as np
 from ranker_data.columns import Array, Column, Ragged, offsets_of, plain, take
 from ranker_data.doctor.findings import DoctorOptions, Finding, of_severity
 from ranker_data.doctor.footers import Footers, check_statistics, read_footers
+from ranker_data.doctor.label_window import LabelWindow
 from ranker_data.doctor.leakage import field_aucs
 from ranker_data.doctor.rows import RowCounts, check_counts, read_rows
 from ranker_data.layout import SPLITS, STATS_FILE, samples_path
@@ -86,8 +87,10 @@ def examine(root: Path, options: DoctorOptions, schema: Schema | None = None) ->
     # with a file that cannot be read, only the files are a subject
     if not any(finding.check in ("files", "columns") for finding in findings):
         if options.read_rows:
-            counts, found = read_rows(root, schema, len(footers.behaviors))
+            window = _label_window(schema, footers, options)
+            counts, found = read_rows(root, schema, len(footers.behaviors), window)
             findings += _merge_overlaps(findings, found)
+            findings += window.findings() if window is not None else []
             findings += check_counts(counts, schema, options)
         aucs, found = _find_leakage(root, schema, footers, options)
         findings += found
@@ -99,6 +102,25 @@ def examine(root: Path, options: DoctorOptions, schema: Schema | None = None) ->
         counts=counts,
         num_rows={split: footers.num_rows(split) for split in SPLITS},
         options=options,
+    )
+
+
+def _label_window(schema: Schema, footers: Footers, options: DoctorOptions) -> LabelWindow | None:
+    labels = [label.name for label in schema.labels]
+    for name in options.label_windows:
+        if name not in labels:
+            raise ValueError(f"label_windows names the unknown label {name!r}; labels are {labels}")
+    times = [found for split in SPLITS if (found := footers.times(split)) is not None]
+    if not times:
+        return None
+    first, last = min(low for low, _ in times), max(high for _, high in times)
+    ends = [footer.ranges["time"][1] for footer in footers.behaviors if "time" in footer.ranges]
+    return LabelWindow(
+        schema,
+        first=int(first),
+        last=int(last),
+        end=int(max([last, *ends])),
+        windows=options.label_windows,
     )
 
 

@@ -22,11 +22,14 @@ CHECKS: dict[str, Severity] = {
     "contamination": "warning",
     "duplicates": "warning",
     "label_rate": "warning",
+    "label_window": "warning",
+    "label_window_suspected": "warning",
     "label_leakage": "error",
     "label_leakage_suspected": "warning",
     "further_columns": "note",
     "id_like_dense": "warning",
     "unknown_ids": "note",
+    "moved_ids": "warning",
 }
 
 
@@ -57,6 +60,8 @@ class DoctorOptions:
         leakage_auc: a single field with a higher AUC knows the label.
         max_duplicate_share: more rows of a split that repeat another one are worth a finding.
         max_unknown_share: more values of an id field with id 0 are worth a finding.
+        label_windows: label -> how long after a sample it may become 1, in the data set's unit of
+            time; samples that the log's end is nearer to are worth a finding.
         severities: check -> "error", "warning", "note" or "off", in place of the default.
     """
 
@@ -66,6 +71,7 @@ class DoctorOptions:
     leakage_auc: float = 0.99
     max_duplicate_share: float = 0.01
     max_unknown_share: float = 0.5
+    label_windows: Mapping[str, int] = dataclasses.field(default_factory=dict)
     severities: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,6 +85,9 @@ class DoctorOptions:
         for name in ("max_duplicate_share", "max_unknown_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be in [0, 1]")
+        for label, window in self.label_windows.items():
+            if window < 1:
+                raise ValueError(f"label_windows.{label} ({window}) must be at least 1")
         for check, severity in self.severities.items():
             if check not in CHECKS:
                 raise ValueError(f"severities names the unknown check {check!r}: {list(CHECKS)}")

@@ -1,6 +1,7 @@
 """Checks that read every row, part by part: one part is in memory at a time."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from ranker_data.columns import Array, Column, Ragged
 from ranker_data.doctor.findings import DoctorOptions, Finding
+from ranker_data.doctor.label_window import LabelWindow
 from ranker_data.layout import SPLITS, behaviors_path, field_columns, samples_path
 from ranker_data.preparation.summary import check_history_complete
 from ranker_data.reader import DataError, read_behaviors
@@ -31,6 +33,7 @@ class RowCounts:
         values: id field -> values.
         defined: label -> rows where it is defined.
         positive: label -> rows where it is 1.
+        moved: id field -> ids that were outside their table and were given another one.
     """
 
     num_rows: int = 0
@@ -40,12 +43,19 @@ class RowCounts:
     values: dict[str, int] = dataclasses.field(default_factory=dict)
     defined: dict[str, int] = dataclasses.field(default_factory=dict)
     positive: dict[str, int] = dataclasses.field(default_factory=dict)
+    moved: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def read_rows(
-    root: Path, schema: Schema, num_parts: int
+    root: Path, schema: Schema, num_parts: int, window: LabelWindow | None
 ) -> tuple[dict[str, RowCounts], list[Finding]]:
     """Reads all parts through the checks of the reader; the first problem of every file counts.
+
+    Args:
+        root: the data set.
+        schema: of the data set.
+        num_parts: number of parts.
+        window: counts labels by time; None if the times are not known.
 
     Returns:
         Counts of the splits and of "behaviors", and the findings.
@@ -55,13 +65,15 @@ def read_rows(
     overlapping = 0
     for part in range(num_parts):
         try:
-            behaviors = read_behaviors(behaviors_path(root, part), schema)
+            moved: Counter[str] = Counter()
+            behaviors = read_behaviors(behaviors_path(root, part), schema, moved)
         except DataError as error:
             # no sample can be checked without its history
             findings.append(Finding("values", str(error)))
             continue
         tally_events(counts[_EVENTS], behaviors, schema)
-        overlapping += _read_samples(root, schema, part, counts, findings)
+        _add_all(counts[_EVENTS].moved, moved)
+        overlapping += _read_samples(root, schema, part, counts, findings, window)
     if overlapping:
         findings.append(
             Finding(
@@ -86,6 +98,7 @@ def _read_samples(
     part: int,
     counts: Mapping[str, RowCounts],
     findings: list[Finding],
+    window: LabelWindow | None,
 ) -> int:
     """Counts the samples of a part; returns the users whose splits overlap in time."""
     seen = np.empty(0, np.uint64)
@@ -101,6 +114,9 @@ def _read_samples(
             continue
         rows = _sample_hashes(shard, schema)
         _tally_samples(counts[split], shard, schema)
+        _add_all(counts[split].moved, shard.moved)
+        if window is not None:
+            window.add(split, shard)
         counts[split].repeated += _num_repeated(rows.everything)
         counts[split].in_earlier_split += int(np.isin(rows.shown, seen).sum())
         seen = np.concatenate([seen, rows.shown])
@@ -143,6 +159,11 @@ def _tally_samples(counts: RowCounts, shard: Shard, schema: Schema) -> None:
 
 def _add(counts: dict[str, int], name: str, number: int) -> None:
     counts[name] = counts.get(name, 0) + number
+
+
+def _add_all(counts: dict[str, int], numbers: Mapping[str, int]) -> None:
+    for name, number in numbers.items():
+        _add(counts, name, number)
 
 
 def _times_per_user(shard: Shard) -> Iterator[tuple[int, int, int]]:
@@ -208,6 +229,12 @@ def check_counts(
                 "contamination",
                 f"{name}: {found.in_earlier_split:,} of {found.num_rows:,} rows are in an earlier "
                 "split too (same user, time and fields)",
+            )
+        for field, number in found.moved.items():
+            yield Finding(
+                "moved_ids",
+                f"{name}: {number:,} ids of {field!r} are outside their table and were moved into "
+                "it (out_of_range of the table); raise its num_embeddings",
             )
         for field, number in found.unknown.items():
             total = found.values[field]

@@ -351,6 +351,63 @@ def test_ids_out_of_range_follow_the_policy_of_their_table(
     assert columns["item_id"][0] == (0 if policy == "oov" else 1 + 999 % (size - 1))
     assert columns["item_id"].max() < size
     assert examine(data, FAST).findings == []
+    # and are counted
+    found = examine(data, DoctorOptions())
+    assert found.counts["train"].moved == {"item_id": 1}
+    assert found.counts["behaviors"].moved == found.counts["test"].moved == {}
+    assert found.as_dict()["counts"]["train"]["moved"] == {"item_id": 1}
+    (message,) = found.messages("warning")
+    assert message.startswith("train: 1 ids of 'item_id' are outside their table")
+
+
+def test_a_label_that_is_not_known_yet_is_told(data: Path) -> None:
+    # events go on for no longer than samples: the log ends with the last sample
+    last = T0 + NUM_ROWS - 1
+    for split in ("train", "valid", "test"):
+        plant_everywhere(split, with_column("buy", lambda buy: buy * 0))(data)
+    found = examine(data, DoctorOptions(label_windows={"buy": 500}))
+    messages = [m for f, m in ((f, f.message) for f in found.findings) if f.check == "label_window"]
+    # 400 test samples are all in the last 500 seconds, and 100 of the validation samples
+    assert sorted(message.split(" of ")[1].split(" ")[0] for message in messages) == ["100", "400"]
+    assert all(f"the log ends at {last}, less than its window of 500" in m for m in messages)
+    # unknown labels are null, or their rows are left out
+    for split in ("valid", "test"):
+        plant_everywhere(split, nulls_after(last - 500))(data)
+    found = examine(data, DoctorOptions(label_windows={"buy": 500}))
+    assert not [f for f in found.findings if f.check == "label_window"]
+    with pytest.raises(ValueError, match="label_windows names the unknown label 'bye'"):
+        examine(data, DoctorOptions(label_windows={"bye": 500}))
+
+
+def nulls_after(moment: int) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        known = table["time"].to_numpy() <= moment
+        values = pa.array(table["buy"].to_numpy(), pa.float32(), mask=~known)
+        return table.set_column(table.column_names.index("buy"), "buy", values)
+
+    return change
+
+
+def test_a_rate_that_falls_at_the_end_of_the_log_is_suspected(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    events, samples = (pa.concat_tables([table] * 5) for table in draw_raw())
+    time, click = np.sort(samples["time"].to_numpy()), draw.random(5 * NUM_ROWS) < 0.4
+    # a purchase takes up to 150 seconds, and the log is cut off
+    known = time + draw.uniform(0, 150, len(time)) <= time[-1]
+    for name, bought in (("sound", click), ("cut", click & known)):
+        table = samples
+        for column, values in (("time", time), ("click", click), ("buy", bought)):
+            place = table.column_names.index(column)
+            table = table.set_column(place, column, pa.array(values.astype(np.int64)))
+        prepare(PLAN, events=events, samples=table, out=tmp_path / name)
+        options = DoctorOptions(severities={"duplicates": "off", "contamination": "off"})
+        messages = examine(tmp_path / name, options).messages("warning")
+        if name == "sound":
+            assert messages == []
+        else:
+            (message,) = messages
+            assert re.match(r"label 'buy' is 1 in 1\d\.\d+% of the last", message)
+            assert "+label_windows.buy=<window>" in message
 
 
 def test_a_null_in_a_list_is_no_id(data: Path) -> None:
