@@ -30,6 +30,7 @@ from ranker.distributed import (
     broadcast_from_main,
     process_group,
 )
+from ranker.embedding import table_keys
 from ranker.evaluate import compute_scores, predict
 from ranker.forget import forget_rows
 from ranker.job import TrainJob
@@ -88,7 +89,13 @@ def train_daily(job: TrainJob, options: DailyOptions) -> None:
         DataError: the data has no such days, or their rows cannot be used.
     """
     trainer = job.trainer
+    remembered = check_forgetting(job, options)
     with process_group(trainer.device, trainer.timeout_seconds) as process:
+        if process.is_main and remembered:
+            print(
+                f"admission and expiry leave out the hashed tables {', '.join(remembered)}: their "
+                "rows belong to several ids"
+            )
         days = _choose_days(job, options, process)
         for index, day in enumerate(days):
             if not broadcast_from_main((job.run_dir / day / DAY_FILE).is_file()):
@@ -96,6 +103,24 @@ def train_daily(job: TrainJob, options: DailyOptions) -> None:
             _finish_day(job, options, process, days[: index + 1])
         if process.is_main:
             print(f"{(job.run_dir / 'progressive.md').read_text()}\n{job.run_dir}")
+
+
+def check_forgetting(job: TrainJob, options: DailyOptions) -> list[str]:
+    """Returns the tables that admission and expiry would have to leave out, if they are asked for.
+
+    Raises:
+        ValueError: none would be left.
+    """
+    if options.min_count == 0 and options.expire_days is None:
+        return []
+    read = table_keys(job.schema)
+    hashed = [t for t in (*job.embedding.hashed, *job.embedding.lookups) if t in read]
+    if len(hashed) == len(read):
+        raise ValueError(
+            "daily.min_count and daily.expire_days forget rows of single ids, but all tables are "
+            "hashed: their rows belong to several ids; leave both options out"
+        )
+    return hashed
 
 
 def _choose_days(job: TrainJob, options: DailyOptions, process: Process) -> list[str]:

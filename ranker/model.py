@@ -22,7 +22,9 @@ from ranker.modules.selection import (
     select_behaviors,
 )
 from ranker.modules.windows import latest_behaviors
+from ranker.search_cache import field_sizes, project_ids, weights_by_field
 from ranker.slots import (
+    CachingEncoder,
     FeatureLayout,
     Gate,
     Head,
@@ -34,6 +36,7 @@ from ranker.slots import (
     SearchInputs,
     SequenceEncoder,
     SequenceInputs,
+    TaskTargets,
 )
 from ranker_data.batch import BEHAVIOR_PREFIX, RankingBatch
 from ranker_data.clustering import CLUSTER_SIZE
@@ -150,6 +153,15 @@ class SearchPhase(nn.Module):
         }
         return Found(narrowed, moved)
 
+    def refresh(self, step: int) -> None:
+        """Refreshes the caches that are due before a training step; every rank calls it."""
+        tables, body = self._model
+        for encoder in body.caching:
+            if step % encoder.refresh_steps == 0:
+                weights = weights_by_field(encoder.key_weight(), body.behavior.blocks)
+                for part in project_ids(tables, body.schema, weights, body.cached_sizes):
+                    encoder.store(*part)
+
 
 def read_vectors(
     embedded: Embedded, sources: Mapping[str, KeySource], keys: Iterable[str]
@@ -175,7 +187,7 @@ class RankingBody(nn.Module):
         where: Mapping[str, Where],
     ) -> None:
         super().__init__()
-        self.sources = dict(sources)
+        self.schema, self.sources = schema, dict(sources)
         inherent = schema.inherent_behaviors
         by_name = {field.name: field for field in schema.candidate_fields}
         self.user = FeatureGroup(schema.fields_of("user"), embedding.dim_of)
@@ -199,6 +211,7 @@ class RankingBody(nn.Module):
                 "sequence encoders need behavior fields that the candidate has too; "
                 f"{schema.name!r} has none"
             )
+        self.label_names = [label.name for label in schema.labels]
         self.inherent_ids = [field.name for field in inherent if field.kind == "id"]
         self.encoders = nn.ModuleDict()
         blocks = [*self.user.blocks, *self.candidate.blocks]
@@ -206,6 +219,10 @@ class RankingBody(nn.Module):
             encoder = build(query_dim=self.query.output_dim, cross_dim=self.cross.output_dim)
             self.encoders[name] = _as_module(encoder)
             blocks.append((f"sequence.{name}", encoder.output_dim))
+        self.cached_sizes: dict[str, int] = {}
+        for caching in self.caching:
+            self.cached_sizes = field_sizes(schema, [name for name, _ in self.behavior.blocks])
+            caching.hold(self.cached_sizes)
         self.where = {name: chosen for name, chosen in where.items() if chosen}
         for name, chosen in self.where.items():
             check_where(f"sequence.{name}.where", chosen, schema)
@@ -239,6 +256,12 @@ class RankingBody(nn.Module):
     def searchers(self) -> dict[str, SearchEncoder]:
         """The encoders that search, by name."""
         return {n: e for n, e in self.encoders.items() if isinstance(e, SearchEncoder)}
+
+    @property
+    def caching(self) -> list[CachingEncoder]:
+        """The encoders that search in a cache while they are trained."""
+        found = (e for e in self.encoders.values() if isinstance(e, CachingEncoder))
+        return [encoder for encoder in found if encoder.refresh_steps]
 
     def search_inputs(self, lookup: Lookup, batch: RankingBatch) -> SearchInputs:
         """Returns what searches see of a batch."""
@@ -310,6 +333,7 @@ class RankingBody(nn.Module):
                 time=batch.time,
                 log_size=self._log_size(batch),
                 weights=batch.weights,
+                labels=self._labels(batch) if self.training else {},
                 losses=losses,
             )
             features += [
@@ -327,6 +351,13 @@ class RankingBody(nn.Module):
             losses |= {name: term(regularized) for name, term in self.regularizers.items()}
         return logits, losses
 
+    def _labels(self, batch: RankingBatch) -> dict[str, TaskTargets]:
+        known = batch.weights.unsqueeze(1) * batch.label_mask
+        return {
+            name: TaskTargets(labels=batch.labels[:, i], weights=known[:, i])
+            for i, name in enumerate(self.label_names)
+        }
+
     def _select(self, inputs: SequenceInputs, batch: RankingBatch, name: str) -> SequenceInputs:
         if name not in self.where:
             return inputs
@@ -343,6 +374,9 @@ class RankingBody(nn.Module):
             if self.item_ids
             else batch.windows[:, :0],
             weights=batch.weights,
+            user_of=batch.user_of,
+            windows=batch.windows,
+            bag_lengths=batch.bag_lengths,
         )
 
 

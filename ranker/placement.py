@@ -162,8 +162,7 @@ def build_planner(
     check_patterns("sharding.tables", options.tables, rows)
     check_patterns("sharding.kernels", options.kernels, rows)
     constraints = {
-        table: _constraint(table, rows[table], options, topology.compute_device, lengths)
-        for table in rows
+        table: _constraint(table, rows[table], options, topology, lengths) for table in rows
     }
     return EmbeddingShardingPlanner(
         topology=topology,
@@ -177,11 +176,14 @@ def _constraint(
     table: str,
     rows: int,
     options: ShardingOptions,
-    device: str,
+    topology: Topology,
     lengths: Mapping[str, Sequence[float]] | None,
 ) -> ParameterConstraints:
     kind, kernel = options.type_of(table, rows), options.kernel_of(table)
-    if device == "cpu" and kernel != "fused":
+    if topology.world_size == 1 and kind == "row_wise":
+        # all rows on one rank: the same, without sorting ids by rank and embeddings back
+        kind = "table_wise"
+    if topology.compute_device == "cpu" and kernel != "fused":
         raise PlacementError(
             f"sharding.kernel of table {table!r} is {kernel!r}, which keeps a GPU's table in host "
             "memory; without a GPU use fused"

@@ -17,17 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchrec import KeyedJaggedTensor
 
 from ranker.distributed import Process, agree
 from ranker.model import RankingModel
 from ranker.modules.projections import Projections
+from ranker.search_cache import field_sizes, project_ids, weights_by_field
 from ranker.sequence.twin import TWIN
-from ranker_data.batch import BEHAVIOR_PREFIX
 from ranker_data.schema import Schema
 
 INDEX_FILE = "projections.json"
-_IDS_AT_ONCE = 1 << 16
 
 
 def write_projections(
@@ -53,24 +51,19 @@ def write_projections(
     # all ranks look before one of them writes
     agree(lambda: _check_absent(out), ValueError)
     for name, encoder in encoders.items():
-        weights = _weights_by_field(model, encoder)
-        for field, size in sizes.items():
-            store = None
+        weights = weights_by_field(encoder.attention.key_weight, model.body.behavior.blocks)
+        stores = {}
+        if process.is_main:
+            width = encoder.attention.num_heads * encoder.attention.head_dim
+            stores = {
+                field: _create(out / name / f"{field}.npy", (size, width))
+                for field, size in sizes.items()
+            }
+        for field, begin, projected in project_ids(model.embedding, schema, weights, sizes):
             if process.is_main:
-                path = out / name / f"{field}.npy"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                heads, _, width = weights[field].shape
-                store = np.lib.format.open_memmap(
-                    path, mode="w+", dtype=np.float32, shape=(size, heads * width)
-                )
-            for begin in range(0, size, _IDS_AT_ONCE):
-                ids = torch.arange(begin, min(begin + _IDS_AT_ONCE, size), device=process.device)
-                vectors = _look_up(model, BEHAVIOR_PREFIX + field, ids)
-                projected = torch.einsum("vd,hde->vhe", vectors, weights[field]).flatten(1)
-                if store is not None:
-                    store[begin : begin + len(ids)] = projected.float().cpu().numpy()
-            if store is not None:
-                store.flush()
+                stores[field][begin : begin + len(projected)] = projected.cpu().numpy()
+        for store in stores.values():
+            store.flush()
     if process.is_main:
         # last: a folder without it is not a store
         index = {
@@ -83,6 +76,11 @@ def write_projections(
         }
         (out / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     return sizes
+
+
+def _create(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float32]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
 
 
 def _check_absent(out: Path) -> None:
@@ -119,7 +117,7 @@ def _open(path: Path) -> Tensor:
 
 
 def _check_width(folder: Path, name: str, vectors: Mapping[str, Tensor], encoder: TWIN) -> None:
-    heads, _, width = encoder.attention.key_weight.shape
+    heads, width = encoder.attention.num_heads, encoder.attention.head_dim
     for field, stored in vectors.items():
         if stored.shape[1] != heads * width:
             raise ValueError(
@@ -136,34 +134,4 @@ def _twin_encoders(model: RankingModel) -> dict[str, TWIN]:
 
 
 def _field_sizes(model: RankingModel, schema: Schema) -> dict[str, int]:
-    """Returns the number of ids of every inherent field, in the order of K_h."""
-    tables = {field.name: field for field in schema.inherent_behaviors}
-    sizes = {}
-    for name, _ in model.body.behavior.blocks:
-        field = tables[name]
-        size = schema.table(field.table).num_embeddings if field.table else None
-        if field.kind != "id" or size is None:
-            raise ValueError(
-                f"behavior field {name!r} cannot be projected beforehand: it must have one id a "
-                "behavior and a table of known size"
-            )
-        sizes[name] = size
-    return sizes
-
-
-def _weights_by_field(model: RankingModel, encoder: TWIN) -> dict[str, Tensor]:
-    """Returns the rows of W^h, [H, D_f, d], that belong to each field."""
-    names, widths = zip(*model.body.behavior.blocks, strict=True)
-    parts = torch.split(encoder.attention.key_weight.detach(), list(widths), dim=1)
-    return dict(zip(names, parts, strict=True))
-
-
-@torch.no_grad()
-def _look_up(model: RankingModel, key: str, ids: Tensor) -> Tensor:
-    """Returns the vectors [ids, D_f] of a key."""
-    keys = list(model.embedding.sources)
-    lengths = [len(ids) if other == key else 0 for other in keys]
-    jagged = KeyedJaggedTensor(
-        keys=keys, values=ids, lengths=torch.tensor(lengths, device=ids.device)
-    )
-    return model.embedding.sources[key].take(model.embedding(jagged))
+    return field_sizes(schema, [name for name, _ in model.body.behavior.blocks])

@@ -10,6 +10,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
+from ranker.compiled_lookup import use_compiled_lookup
 from ranker.embedding import EmbeddingTables, init_tables
 from ranker.optimizers.dense import build_dense_optimizer
 from ranker.optimizers.options import OptimizerOptions
@@ -76,6 +77,7 @@ def shard(
     attach_optimizers(tables, optimizer, replicated_names, device)
     plan, sharders = plan_tables(module, tables, sharding, device=device, batch_size=batch_size)
     mend_replicated_lookup()
+    use_compiled_lookup()
     model = DistributedModelParallel(module, device=device, plan=plan, sharders=sharders)
     init_tables(model, std=init_std, seed=seed)
     # data-parallel tables turn up here, because sharding drops their fused optimizer

@@ -32,6 +32,7 @@ class SequenceInputs:
         log_size: [N] ln of the number of events that each behaviour stands for, where histories are
             clustered; None where each is one event.
         weights: [C] sample weights, for losses of an encoder's own; None counts every row as one.
+        labels: likewise in training, labels [C] and their weights by the label's name.
         losses: where an encoder puts losses of its own in training, by name: scalars, this rank's
             shares of global means, with their weight in the total loss.
     """
@@ -45,6 +46,7 @@ class SequenceInputs:
     time: Tensor
     log_size: Tensor | None = None
     weights: Tensor | None = None
+    labels: Mapping[str, "TaskTargets"] = dataclasses.field(default_factory=dict)
     losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
@@ -115,6 +117,29 @@ class SearchEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class CachingEncoder(Protocol):
+    """An encoder whose search, in training, reads K_h W^h from a cache that lags behind.
+
+    Attributes:
+        refresh_steps: training steps between refreshes; 0 has no cache.
+    """
+
+    refresh_steps: int
+
+    def hold(self, sizes: Mapping[str, int]) -> None:
+        """Makes room for the projections of so many ids of each inherent field."""
+        ...
+
+    def key_weight(self) -> Tensor:
+        """Returns W^h [H, D, d]."""
+        ...
+
+    def store(self, field: str, begin: int, projected: Tensor) -> None:
+        """Stores the projections [ids, H d] of a field's ids from `begin` on."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class FeatureLayout:
     """Where each feature lies in the columns of the shared embedding [C, D].
@@ -173,6 +198,9 @@ class RegularizerInputs:
         items: [C, F] the candidate's item features.
         item_ids: [C, I] its single-valued item ids, one column per field.
         weights: [C] sample weights.
+        user_of: [C] row of the candidate's user.
+        windows: [C, 2] begin and end of the candidate's visible history on the behaviour axis.
+        bag_lengths: ids of each row, by multi-valued key.
     """
 
     ids: Mapping[str, Tensor]
@@ -180,6 +208,9 @@ class RegularizerInputs:
     items: Tensor
     item_ids: Tensor
     weights: Tensor
+    user_of: Tensor
+    windows: Tensor
+    bag_lengths: Mapping[str, Tensor]
 
 
 class Regularizer(Protocol):

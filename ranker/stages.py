@@ -5,20 +5,16 @@ begins, violations on validation batches between steps, and on all of them at an
 multipliers that follow live in the objective.
 """
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
-from torch import Tensor
 
+from ranker.budget import BehaviorBudget
 from ranker.checkpoint import Trainable
-from ranker.distributed import broadcast_from_main, gather_to_main
+from ranker.constraint_values import ConstraintValues
 from ranker.exit_codes import InfeasibleError
-from ranker.metrics.auc import auc
-from ranker.metrics.gauc import gauc
-from ranker.modules.task_balancer import reduce_losses
-from ranker.objectives.lagrangian import Lagrangian, mean_and_error
+from ranker.modules.constraints import mean_and_error
+from ranker.objectives.lagrangian import Lagrangian
 from ranker.train_module import loss_module
 from ranker_data.batch import RankingBatch
 from ranker_data.loader import RankingLoader
@@ -33,19 +29,33 @@ class Stages:
     Args:
         trainable: the sharded model.
         valid_loader: of the split on which constraints are verified.
+        budget: of behaviours in a batch.
         device: of the model.
         seed: of the run.
     """
 
     def __init__(
-        self, trainable: Trainable, valid_loader: RankingLoader, *, device: torch.device, seed: int
+        self,
+        trainable: Trainable,
+        valid_loader: RankingLoader,
+        *,
+        budget: BehaviorBudget,
+        device: torch.device,
+        seed: int,
     ) -> None:
-        self.model, self.loader = trainable.model, valid_loader
-        self.device, self.seed = device, seed
-        self.loss = loss_module(trainable.model)
-        objective = self.loss.objective
-        self.objective = objective if isinstance(objective, Lagrangian) else None
-        self._stream: tuple[int, Iterator[RankingBatch]] | None = None
+        self.seed = seed
+        loss = loss_module(trainable.model)
+        self.objective = loss.objective if isinstance(loss.objective, Lagrangian) else None
+        self.values: ConstraintValues | None = None
+        if self.objective is not None:
+            self.values = ConstraintValues(
+                trainable.model,
+                loss,
+                self.objective,
+                valid_loader=valid_loader,
+                budget=budget,
+                device=device,
+            )
         self._warned: set[str] = set()
 
     @property
@@ -58,10 +68,12 @@ class Stages:
         """Whether a stage begins from the best checkpoint of the one before."""
         return self.objective is not None and self.objective.restore_best
 
-    def epochs(self, stage: int, epochs: int) -> int:
-        """Returns the epochs of a stage; `epochs` is the trainer's."""
+    def steps(self, stage: int, *, epochs: int, steps_per_epoch: int) -> int:
+        """Returns the length of a stage; `epochs` is the trainer's."""
         lengths = None if self.objective is None else self.objective.stage_epochs
-        return epochs if lengths is None else lengths[stage]
+        length = epochs if lengths is None else lengths[stage]
+        # rounded down, so that stages that share an epoch end within it; 0.29 * 100 is 28.999...
+        return max(1, int(length * steps_per_epoch + 1e-6))
 
     def monitor(self, stage: int, monitor: str) -> str:
         """Returns which metric of a stage decides what is best; `monitor` is the trainer's."""
@@ -83,29 +95,28 @@ class Stages:
             stage: from 0.
             upcoming: the next training batches; some are read for references on them.
         """
-        objective = self.objective
-        if objective is None:
+        objective, values = self.objective, self.values
+        if objective is None or values is None:
             return
-        constraints, train = objective.constraints, None
         if objective.constrained(stage):
-            valid = self.measure(0, constraints.num_batches)
-            if constraints.stream == "train":
-                train = self._measure_train(upcoming, stage)
-            objective.begin_stage(stage, valid, train)
+            train = None
+            if objective.constraints.stream == "train":
+                train = values.of_training(upcoming, hash((self.seed, stage)) % 2**63)
+            objective.begin_stage(stage, values.of_validation(), train)
         else:
             objective.stage = stage
         self._warned.clear()
 
     def after_step(self, step: int) -> None:
         """Moves the multipliers by a validation batch, if one is due after `step` steps."""
-        objective = self.objective
-        if objective is None or objective.constraints.stream != "valid":
+        objective, probes = self.objective, self.values
+        if objective is None or probes is None or objective.constraints.stream != "valid":
             return
         every = objective.constraints.every_steps
         if step % every or not objective.constrained(objective.stage):
             return
-        index = (step // every - 1) % self._num_probes
-        values = self._values([self._probe(index)])[0]
+        index = (step // every - 1) % probes.num_probes
+        values = probes.of_probe(index)
         reference = objective.held_out[index]
         known = (values - reference).isfinite()
         objective.ascend(values.nan_to_num(), known, reference.nan_to_num(), objective.slacks)
@@ -142,8 +153,8 @@ class Stages:
         moved = objective.ascent.updates.tolist()
         return [
             f"warning: the constraint on {objective.tasks[task]} was never active in stage "
-            f"{objective.stage + 1}: its multiplier stayed 0. The tasks may not be in conflict, or "
-            "objective.slack is too wide"
+            f"{objective.stage + 1}: nothing violated it. The tasks may not be in "
+            "conflict, or objective.slack is too wide"
             for task in objective.constrained(objective.stage)
             if moved[task] and not active[task]
         ]
@@ -154,12 +165,15 @@ class Stages:
         Returns:
             For each constrained task, relative to its reference: how much worse it is, the ends of
             a 95 % interval of paired batch differences, the slack, and whether it is met: the
-            interval reaches into the slack, so a violation is not shown.
+            interval reaches into the slack, so a violation is not shown. Once multipliers moved,
+            also the share of updates that found it violated, and how long it is at its maximum.
         """
         objective = self.objective
-        if objective is None or not objective.constrained(objective.stage):
+        if objective is None or self.values is None:
             return {}
-        values = self.measure(0, self._num_probes)
+        if not objective.constrained(objective.stage):
+            return {}
+        values = self.values.of_validation()
         held_out = objective.held_out[: len(values)]
         mean, error = mean_and_error(objective.excess(values, held_out))
         scale = held_out.nanmean(0).abs()
@@ -173,80 +187,11 @@ class Stages:
             record[f"{key}/excess_high"] = excess + _Z * spread
             record[f"{key}/slack"] = slack
             record[f"{key}/met"] = float(excess - _Z * spread <= slack)
+            ascent = objective.ascent
+            if ascent.updates[task]:
+                record[f"{key}/active"] = float(ascent.active_updates[task] / ascent.updates[task])
+                record[f"{key}/at_max"] = float(ascent.updates_at_max[task])
         return record
-
-    def measure(self, first: int, count: int) -> Tensor:
-        """Returns the values [batches, T] of validation batches, NaN where undefined."""
-        return self._values(itertools.islice(self.loader.batches(0, first), count))
-
-    @property
-    def _num_probes(self) -> int:
-        assert self.objective is not None
-        return min(self.objective.constraints.num_batches, self.loader.num_steps)
-
-    def _probe(self, index: int) -> RankingBatch:
-        """Returns one validation batch; reading them in turn is cheapest."""
-        if self._stream is None or self._stream[0] != index:
-            self._stream = (index, self.loader.batches(0, index))
-        batch = next(self._stream[1])
-        following = index + 1
-        self._stream = (following, self._stream[1]) if following < self._num_probes else None
-        return batch
-
-    @torch.no_grad()
-    def _values(self, batches: Iterable[RankingBatch]) -> Tensor:
-        """Evaluates batches: the value of each task's constraint on each, the same on all ranks."""
-        objective = self.objective
-        assert objective is not None
-        self.model.eval()
-        scored = []
-        metrics = {
-            name: metric
-            for name, metric in objective.constraints.metrics.items()
-            if metric != "loss"
-        }
-        with objective.recording() as seen:
-            for batch in batches:
-                _, _, logits = self.model(batch.to(self.device, non_blocking=True))
-                scored.append([self._rows(name, logits, batch) for name in metrics])
-        losses, rows = reduce_losses(seen)
-        values = torch.where(rows > 0, losses, torch.nan)
-        gathered = gather_to_main(scored) if metrics else None
-        found = None if gathered is None else _batch_metrics(gathered, list(metrics.values()))
-        if metrics:
-            table = torch.tensor(broadcast_from_main(found), device=values.device)
-            for column, name in enumerate(metrics):
-                values[:, objective.tasks.index(name)] = table[:, column]
-        return values
-
-    def _rows(
-        self, task: str, logits: dict[str, Tensor], batch: RankingBatch
-    ) -> dict[str, np.ndarray]:
-        if task not in logits or task not in self.loss.columns:
-            raise ValueError(
-                f"objective.constraints.metrics names {task!r}, which is no task of the head; it "
-                f"predicts {', '.join(logits)}"
-            )
-        target = self.loss.target(task, batch)
-        rows = target.weights > 0
-        return {
-            "logit": logits[task].float().cpu()[rows].numpy(),
-            "label": target.labels[rows].numpy(),
-            "weight": target.weights[rows].double().numpy(),
-            "group": getattr(batch, self.loss.group)[rows].numpy(),
-        }
-
-    @torch.no_grad()
-    def _measure_train(self, upcoming: Iterator[RankingBatch], stage: int) -> Tensor:
-        """Returns the losses [batches, T] of the next training batches, with their dropout."""
-        assert self.objective is not None
-        self.model.train()
-        torch.manual_seed(hash((self.seed, stage)) % 2**63)
-        with self.objective.recording() as seen:
-            for batch in itertools.islice(upcoming, self.objective.constraints.num_batches):
-                self.model(batch.to(self.device, non_blocking=True))
-        losses, rows = reduce_losses(seen)
-        return torch.where(rows > 0, losses, torch.nan)
 
     def describe(self) -> str:
         """Returns what the present stage does, in words."""
@@ -278,28 +223,6 @@ class Stages:
             "(objective.slack), a reference that was reached (objective.references), or a lower "
             "learning rate"
         )
-
-
-def _batch_metrics(
-    gathered: "Sequence[Sequence[Sequence[dict[str, np.ndarray]]]]", metrics: Sequence[str]
-) -> list[list[float]]:
-    """Metrics [batches][metrics] of rows that are spread over ranks; NaN where undefined."""
-    table = []
-    for shares in zip(*gathered, strict=True):
-        line = []
-        for column, metric in enumerate(metrics):
-            parts = [share[column] for share in shares]
-            rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-            value = (
-                auc(rows["logit"], rows["label"], rows["weight"]).value
-                if metric == "auc"
-                else gauc(
-                    rows["logit"], rows["label"], rows["group"], rows["weight"]
-                ).impressions.value
-            )
-            line.append(float("nan") if value is None else float(value))
-        table.append(line)
-    return table
 
 
 def all_met(constraints: Mapping[str, float]) -> bool:

@@ -1,7 +1,10 @@
 """Model and objective as one module: a batch in, a loss and logits out."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ranker.model import RankingModel
@@ -80,6 +83,17 @@ class LossModule(nn.Module):
     def targets(self, batch: RankingBatch) -> dict[str, TaskTargets]:
         """Returns the target of each task."""
         return {name: self.target(name, batch) for name in self.columns}
+
+    def targets_of_parts(self, parts: Sequence[RankingBatch]) -> dict[str, TaskTargets]:
+        """Returns the target of each task on a batch that comes in parts."""
+        found = [self.targets(part) for part in parts]
+        names = [field.name for field in dataclasses.fields(TaskTargets)]
+        return {
+            task: TaskTargets(
+                **{name: torch.cat([getattr(one[task], name) for one in found]) for name in names}
+            )
+            for task in found[0]
+        }
 
     def target(self, task: str, batch: RankingBatch) -> TaskTargets:
         """Returns labels and weights of a task; rows outside its space weigh 0."""

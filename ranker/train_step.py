@@ -12,8 +12,8 @@ from ranker.distributed import mean_over_ranks
 from ranker.metrics.streaming import StreamedMetrics, read_all
 from ranker.optimizers.look_ahead import MetaOptions, look_ahead
 from ranker.optimizers.schedule import ScheduledRates
-from ranker.slots import AdaptiveObjective, FeatureObjective, TaskTargets
-from ranker.train_module import loss_module
+from ranker.slots import AdaptiveObjective, FeatureObjective
+from ranker.train_module import loss_module, ranking_model
 from ranker_data.batch import RankingBatch
 
 Precision = Literal["fp32", "bf16"]
@@ -110,7 +110,10 @@ class TrainStep:
                 an uninterrupted one.
         """
         trainable = self.trainable
-        trainable.model.train()
+        # asked first, because telling all modules takes a while
+        if not trainable.model.training:
+            trainable.model.train()
+        ranking_model(trainable.model).search.refresh(step)
         # a fused optimizer takes a new rate at zero_grad
         self.rates.apply(step)
         trainable.optimizer.zero_grad()
@@ -149,8 +152,8 @@ class TrainStep:
     def _forward(
         self, batch: RankingBatch, step: int, part: int
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        torch.manual_seed(hash((self.seed, step, self.rank, part)) % 2**63)
         device = batch.weights.device.type
+        _seed(hash((self.seed, step, self.rank, part)) % 2**63, device)
         with torch.autocast(device, torch.bfloat16, enabled=self.options.precision == "bf16"):
             outputs: tuple[Tensor, dict[str, Tensor], dict[str, Tensor]] = self.trainable.model(
                 batch
@@ -194,7 +197,7 @@ class TrainStep:
             )
         logits = self._all_logits(batches, step)
         sizes = [batch.num_candidates for batch in batches]
-        loss, parts = self.loss.objective(logits, self._targets(batches))
+        loss, parts = self.loss.objective(logits, self.loss.targets_of_parts(batches))
         names, values = list(logits), list(logits.values())
         learned = [p for p in self.loss.parameters() if p.requires_grad]
         found = torch.autograd.grad(loss, [*values, *learned], allow_unused=True)
@@ -242,14 +245,13 @@ class TrainStep:
             for name in outputs[0]
         }
 
-    def _targets(self, batches: Sequence[RankingBatch]) -> dict[str, TaskTargets]:
-        parts = [self.loss.targets(batch) for batch in batches]
-        return {
-            task: TaskTargets(
-                **{
-                    field.name: torch.cat([getattr(part[task], field.name) for part in parts])
-                    for field in dataclasses.fields(TaskTargets)
-                }
-            )
-            for task in parts[0]
-        }
+
+def _seed(seed: int, device: str) -> None:
+    """Seeds the generators that a step draws from.
+
+    `torch.manual_seed` seeds those of every kind of device; where there is none it keeps the call,
+    with a traceback, for the day that there is one: time and memory at every step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device == "cuda":
+        torch.cuda.manual_seed(seed)

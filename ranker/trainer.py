@@ -78,7 +78,11 @@ class Trainer:
             agree(loader.check, DataError)
         self.trainable = trainable_of(sharded)
         self.stages = Stages(
-            self.trainable, self.valid_loader, device=process.device, seed=job.seed
+            self.trainable,
+            self.valid_loader,
+            budget=self.feed.budget,
+            device=process.device,
+            seed=job.seed,
         )
         self.progress = Progress()
         self.guard = Guard(
@@ -280,7 +284,9 @@ class Trainer:
         return progress.step >= end or stopped
 
     def _steps_of_stage(self, stage: int) -> int:
-        return self.stages.epochs(stage, self.options.epochs) * self.train_loader.num_steps
+        return self.stages.steps(
+            stage, epochs=self.options.epochs, steps_per_epoch=self.train_loader.num_steps
+        )
 
     def _turn_epoch(self) -> None:
         progress = self.progress

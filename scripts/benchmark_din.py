@@ -2,8 +2,9 @@
 
 200,000 rows, histories of up to 50 (mean 20.7) items out of 100,000 with Zipf popularity, tables of
 width 16, attention MLP 80-40 with sigmoid and softmax, tower 200-80, batches of 1024, no
-regularisation, no evaluation, one thread. Ours reads Parquet through its own loader; the peers read
-padded arrays that are in memory already.
+regularisation, one thread. Ours reads Parquet through its own loader; the peers read padded arrays
+that are in memory already. A click wants an item whose category has a taste like one of the
+history's; nine rows of ten are trained on, once, and the others tell the AUC, which is not timed.
 
     python scripts/benchmark_din.py --peer-python <python of an environment with deepctr-torch and
     torch-rechub>
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ranker_data.layout import (
@@ -33,6 +35,7 @@ from ranker_data.schema import Field, Label, Schema, Table, Task, write_schema
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_USERS, NUM_CATEGORIES, NUM_PARTS = 10_000, 1_000, 16
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 PEERS = ("deepctr-torch", "torch-rechub")
 
 
@@ -46,6 +49,7 @@ def generate(num_rows: int, num_items: int) -> dict[str, Any]:
     item = generator.permutation(num_items - 1)[popularity] + 1
     category_of = generator.integers(1, NUM_CATEGORIES, num_items)
     history, item = item[: length.sum()], item[length.sum() :]
+    probability = click_probability(generator, length, category_of[history], category_of[item])
     return {
         "length": length,
         "hist_item": history,
@@ -53,11 +57,33 @@ def generate(num_rows: int, num_items: int) -> dict[str, Any]:
         "item": item,
         "category": category_of[item],
         "user": generator.integers(1, NUM_USERS, num_rows),
-        "label": (generator.random(num_rows) < 0.2).astype(np.float32),
+        "label": (generator.random(num_rows) < probability).astype(np.float32),
+        "is_test": np.arange(num_rows) % 10 == 9,
         "num_users": NUM_USERS,
         "num_items": num_items,
         "num_categorys": NUM_CATEGORIES,
     }
+
+
+def click_probability(
+    generator: np.random.Generator,
+    length: np.ndarray[Any, np.dtype[np.int64]],
+    history: np.ndarray[Any, np.dtype[np.int64]],
+    target: np.ndarray[Any, np.dtype[np.int64]],
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Returns the true probability of each row, given the categories of histories and targets.
+
+    A category has a bias and a place in a space of tastes; what counts of a history is the item
+    that is nearest to the target.
+    """
+    bias = generator.normal(0, 0.7, NUM_CATEGORIES)
+    place = generator.normal(0, 1, (NUM_CATEGORIES, 4))
+    likeness = (place[history] * place[np.repeat(target, length)]).sum(1)
+    nearest = np.maximum.reduceat(likeness, np.cumsum(length) - length)
+    probability: np.ndarray[Any, np.dtype[np.float64]] = 1 / (
+        1 + np.exp(2.8 - bias[target] - 0.5 * nearest)
+    )
+    return probability
 
 
 def write_dataset(arrays: dict[str, Any], root: Path) -> None:
@@ -100,26 +126,34 @@ def write_dataset(arrays: dict[str, Any], root: Path) -> None:
             "click": arrays["label"][begin:end],
             "weight": np.ones(end - begin, np.float32),
         }
-        write(behaviors, behaviors_path(root, part), behaviors_arrow_schema(schema))
-        for split in ("train", "valid"):
-            write(samples, samples_path(root, split, part), samples_arrow_schema(schema))
+        write(
+            pa.table(behaviors, schema=behaviors_arrow_schema(schema)), behaviors_path(root, part)
+        )
+        table = pa.table(samples, schema=samples_arrow_schema(schema))
+        is_test = pa.array(arrays["is_test"][begin:end])
+        for split, mask in (("train", pc.invert(is_test)), ("valid", is_test), ("test", is_test)):
+            write(table.filter(mask), samples_path(root, split, part))
 
 
-def write(columns: dict[str, Any], path: Path, schema: pa.Schema) -> None:
+def write(table: pa.Table, path: Path) -> None:
     """Writes one part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns, schema=schema), path, compression="zstd")
+    pq.write_table(table, path, compression="zstd")
 
 
-def train_ours(data: Path, run_root: Path) -> None:
-    """Trains one epoch in this process and prints rows, CPU and wall seconds as JSON."""
+def train_ours(data: Path, run_root: Path, overrides: list[str]) -> None:
+    """Trains one epoch and prints rows, CPU and wall seconds and the AUC as JSON.
+
+    In this process, with the threads that OMP_NUM_THREADS says, or in those that torchrun started.
+    """
     import time
 
     import torch
     from hydra import compose, initialize_config_dir
 
     from ranker.config import build_train_job, to_plain
-    from ranker.distributed import process_group
+    from ranker.distributed import gather_to_main, process_group
+    from ranker.evaluate import compute_scores, predict
     from ranker.run_dir import claim_run_dir
     from ranker.supervision.supervisor import supervise
     from ranker.trainer import Trainer
@@ -133,12 +167,9 @@ def train_ours(data: Path, run_root: Path) -> None:
         def _save(self) -> None:
             self._saved_step = self.progress.step
 
-    torch.set_num_threads(1)
-    overrides = [
-        "experiment=benchmark_din",
-        f"dataset.path={data}",
-        f"run_root={run_root}",
-    ]
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    paths = [f"dataset.path={data}", f"run_root={run_root}"]
+    overrides = ["experiment=benchmark_din", *paths, *overrides]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         job = build_train_job(to_plain(compose("train", overrides)))
     with (
@@ -150,18 +181,26 @@ def train_ours(data: Path, run_root: Path) -> None:
         cpu, wall = time.process_time(), time.perf_counter()
         progress = trainer.fit()
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        spent = gather_to_main(cpu)
+        predictions = predict(
+            trainer.trainable.model, trainer.valid_loader, job.schema, process.device
+        )
+        scores = compute_scores(predictions)
+    if spent is None:
+        return
     result = {
         "rows": progress.step * job.loader.batch_size,
-        "cpu_seconds": cpu,
+        "cpu_seconds": max(spent),
+        "auc": scores["ctr.auc"],
         "wall_seconds": wall,
         "optimizers": f"{job.optimizer.sparse} on tables, {job.optimizer.dense} on the rest",
     }
     print(json.dumps(result))
 
 
-def measure(command: list[str]) -> dict[str, Any]:
-    """Runs one contender in its own process with one thread and returns what it printed last."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+def measure(command: list[str], threads: int = 1) -> dict[str, Any]:
+    """Runs one contender in a process of its own and returns what it printed last."""
+    environment = {**os.environ, "OMP_NUM_THREADS": f"{threads}", "MKL_NUM_THREADS": f"{threads}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
@@ -178,37 +217,84 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3, help="rounds; the median is reported")
-    parser.add_argument("--train-ours", nargs=2, metavar=("DATA", "RUNS"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--scaling",
+        action="store_true",
+        help="ours alone, with one and two threads and with two ranks, by wall time",
+    )
+    parser.add_argument("--train-ours", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train_ours:
-        train_ours(*map(Path, arguments.train_ours))
+        data, run_root, *overrides = arguments.train_ours
+        train_ours(Path(data), Path(run_root), overrides)
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         arrays = generate(arguments.rows, arguments.items)
         np.savez(root / "arrays.npz", **arrays)
         write_dataset(arrays, root / "data")
-        this = [sys.executable, str(Path(__file__)), "--train-ours", str(root / "data")]
-        peer = [arguments.peer_python, str(ROOT / "scripts" / "benchmark_din_peer.py")]
-        results: dict[str, list[dict[str, Any]]] = {}
-        for round_number in range(arguments.repeats):
-            results.setdefault("ours", []).append(measure([*this, str(root / f"{round_number}")]))
-            for name in PEERS if arguments.peer_python else ():
-                command = [*map(str, peer), name, str(root / "arrays.npz")]
-                results.setdefault(name, []).append(measure(command))
-    print_table(results)
+        if arguments.scaling:
+            print_scaling(measure_scaling(root, arguments.repeats))
+        else:
+            print_table(measure_all(root, arguments.repeats, arguments.peer_python))
+
+
+def measure_all(
+    root: Path, repeats: int, peer_python: str | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Runs all contenders in turns, and returns what each measured."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    for number in range(repeats):
+        this = [sys.executable, __file__, "--train-ours", f"{root}/data", f"{root}/{number}"]
+        results.setdefault("ours", []).append(measure(this))
+        for name in PEERS if peer_python else ():
+            script = ROOT / "scripts" / "benchmark_din_peer.py"
+            command = [f"{peer_python}", f"{script}", name, f"{root}/arrays.npz"]
+            results.setdefault(name, []).append(measure(command))
+    return results
+
+
+def measure_scaling(root: Path, repeats: int) -> dict[str, list[dict[str, Any]]]:
+    """Runs ours with one and two threads, and with two ranks of one thread each."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    for number in range(repeats):
+        for name, launcher, threads, batch_size in (
+            ("one thread", [], 1, 1024),
+            ("two threads", [], 2, 1024),
+            ("two ranks, batches of 1024", TORCHRUN, 1, 1024),
+            ("two ranks, batches of 1024 each", TORCHRUN, 1, 2048),
+        ):
+            run = f"{root}/{name.replace(' ', '_').replace(',', '')}_{number}"
+            this = [*launcher, __file__, "--train-ours", f"{root}/data", run]
+            command = [sys.executable, *this, f"loader.batch_size={batch_size}"]
+            results.setdefault(name, []).append(measure(command, threads))
+    return results
 
 
 def print_table(results: dict[str, list[dict[str, Any]]]) -> None:
     """Prints rows per CPU second of each contender and how much faster ours is."""
-    rates = {
-        name: float(np.median([run["rows"] / run["cpu_seconds"] for run in runs]))
-        for name, runs in results.items()
-    }
-    print(f"{'library':16}{'rows/CPU-s':>12}{'ours is':>10}  optimizers")
+    rates = {name: median_rate(runs, "cpu_seconds") for name, runs in results.items()}
+    print(f"{'library':16}{'rows/CPU-s':>12}{'ours is':>10}{'AUC':>9}  optimizers")
     for name, rate in rates.items():
-        optimizers = results[name][0]["optimizers"]
-        print(f"{name:16}{rate:12,.0f}{rates['ours'] / rate:9.2f}x  {optimizers}")
+        optimizers, auc = results[name][0]["optimizers"], results[name][0]["auc"]
+        print(f"{name:16}{rate:12,.0f}{rates['ours'] / rate:9.2f}x{auc:9.4f}  {optimizers}")
+
+
+def print_scaling(results: dict[str, list[dict[str, Any]]]) -> None:
+    """Prints rows per second, of wall time and of the CPU time of the slowest process."""
+    one = results["one thread"]
+    print(f"{'':34}{'rows/s':>10}{'':8}{'rows/CPU-s':>10}{'':8}{'AUC':>8}")
+    for name, runs in results.items():
+        shown = ""
+        for seconds in ("wall_seconds", "cpu_seconds"):
+            rate = median_rate(runs, seconds)
+            shown += f"{rate:10,.0f}{rate / median_rate(one, seconds):7.2f}x"
+        print(f"{name:34}{shown}{runs[0]['auc']:8.4f}")
+
+
+def median_rate(runs: list[dict[str, Any]], seconds: str) -> float:
+    """Returns the median of rows per second."""
+    return float(np.median([run["rows"] / run[seconds] for run in runs]))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 
 DIM, MAX_LENGTH, BATCH_SIZE = 16, 50, 1024
 
@@ -24,8 +25,19 @@ def padded(arrays: Any, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     return result
 
 
-def build_deepctr(arrays: Any) -> Callable[[], None]:
-    """Returns one epoch of deepctr-torch's own trainer."""
+Scores = Callable[[], Any]
+
+
+def split(arrays: Any, *, is_test: bool) -> dict[str, Any]:
+    """Returns the inputs and labels of the rows to train on, or of the others."""
+    rows = arrays["is_test"] == is_test
+    inputs = {name: arrays[name] for name in ("user", "item", "category", "length")}
+    inputs |= {name: padded(arrays, name) for name in ("hist_item", "hist_category")}
+    return {name: value[rows] for name, value in {**inputs, "label": arrays["label"]}.items()}
+
+
+def build_deepctr(arrays: Any) -> tuple[Callable[[], None], Scores]:
+    """Returns one epoch of deepctr-torch's own trainer, and its scores of the test rows."""
     from deepctr_torch.inputs import SparseFeat, VarLenSparseFeat
     from deepctr_torch.models import DIN
 
@@ -50,14 +62,17 @@ def build_deepctr(arrays: Any) -> Callable[[], None]:
         device="cpu",
     )
     model.compile(torch.optim.Adam(model.parameters(), lr=1e-3), "binary_crossentropy")
-    inputs = {name: arrays[name] for name in ("user", "item", "category", "length")}
-    inputs |= {name: padded(arrays, name) for name in ("hist_item", "hist_category")}
-    labels = arrays["label"]
-    return lambda: model.fit(inputs, labels, batch_size=BATCH_SIZE, epochs=1, verbose=0)
+    train, test = split(arrays, is_test=False), split(arrays, is_test=True)
+    labels = train["label"]
+
+    def epoch() -> None:
+        model.fit(train, labels, batch_size=BATCH_SIZE, epochs=1, verbose=0)
+
+    return epoch, lambda: model.predict(test, BATCH_SIZE)
 
 
-def build_rechub(arrays: Any) -> Callable[[], None]:
-    """Returns one epoch of torch-rechub's own trainer."""
+def build_rechub(arrays: Any) -> tuple[Callable[[], None], Scores]:
+    """Returns one epoch of torch-rechub's own trainer, and its scores of the test rows."""
     from torch_rechub.basic.features import SequenceFeature, SparseFeature
     from torch_rechub.models.ranking import DIN
     from torch_rechub.trainers import CTRTrainer
@@ -78,32 +93,39 @@ def build_rechub(arrays: Any) -> Callable[[], None]:
         mlp_params={"dims": [200, 80]},
         attention_mlp_params={"dims": [80, 40], "activation": "sigmoid", "use_softmax": True},
     )
-    inputs = {name: arrays[name] for name in ("user", "item", "category")}
-    inputs |= {name: padded(arrays, name) for name in ("hist_item", "hist_category")}
-    loader, _, _ = DataGenerator(inputs, arrays["label"]).generate_dataloader(
-        x_val=inputs,
-        y_val=arrays["label"],
-        x_test=inputs,
-        y_test=arrays["label"],
-        batch_size=BATCH_SIZE,
+    train, test = split(arrays, is_test=False), split(arrays, is_test=True)
+    labels, test_labels = train.pop("label"), test.pop("label")
+    del train["length"], test["length"]
+    loader, _, test_loader = DataGenerator(train, labels).generate_dataloader(
+        x_val=test, y_val=test_labels, x_test=test, y_test=test_labels, batch_size=BATCH_SIZE
     )
     trainer = CTRTrainer(
         model, optimizer_params={"lr": 1e-3, "weight_decay": 0.0}, n_epoch=1, device="cpu"
     )
-    return lambda: trainer.train_one_epoch(loader, log_interval=10**9)
+
+    def epoch() -> None:
+        trainer.train_one_epoch(loader, log_interval=10**9)
+
+    return epoch, lambda: trainer.predict(trainer.model, test_loader)
 
 
 def main() -> None:
-    """Prints rows, CPU seconds and wall seconds of one epoch as JSON."""
+    """Prints rows, CPU seconds and wall seconds of one epoch, and the AUC, as JSON."""
     library, path = sys.argv[1:]
     torch.manual_seed(0)
     arrays = dict(np.load(path))
     build = {"deepctr-torch": build_deepctr, "torch-rechub": build_rechub}[library]
-    epoch = build(arrays)
+    epoch, scores = build(arrays)
     cpu, wall = time.process_time(), time.perf_counter()
     epoch()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    result = {"rows": len(arrays["label"]), "cpu_seconds": cpu, "wall_seconds": wall}
+    labels = arrays["label"][arrays["is_test"]]
+    result = {
+        "rows": int((~arrays["is_test"]).sum()),
+        "cpu_seconds": cpu,
+        "wall_seconds": wall,
+        "auc": float(roc_auc_score(labels, np.ravel(scores()))),
+    }
     print(json.dumps({**result, "optimizers": "Adam on everything, dense table gradients"}))
 
 

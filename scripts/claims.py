@@ -20,27 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 
-from ranker.checkpoint import load_checkpoint
 from ranker.command import run_command
-from ranker.config import build_train_job, to_plain
-from ranker.distributed import process_group
-from ranker.evaluate import predict
 from ranker.metrics.auc import auc
-from ranker.metrics.student_t import student_t_quantile
 from ranker.report.predictions import Predictions, TaskPredictions
-from ranker.run_dir import claim_run_dir
-from ranker.supervision.supervisor import supervise
-from ranker.trainer import Trainer
 from ranker_data.datasets.synthetic import SyntheticConverter
 from ranker_data.frequencies import write_frequencies
 from ranker_data.simulator.world import WorldConfig
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-
-FloatArray = NDArray[np.float64]
+from scripts.measured_runs import FloatArray, render_interval, train_and_predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +68,8 @@ CLAIMS = {
         methods=("esmm_clicked", "esmm_masked", "esmm_entire"),
         worlds={
             "selection": {**_SPARSE, "click_shift": -2.6},
+            # few clicks convert, as in the paper
+            "rare": {**_SPARSE, "click_shift": -1.2, "conversion_shift": -3.0},
             "no_selection": {**_SPARSE, "click_shift": -3.1, "selection": 0.0},
         },
         tasks=("cvr",),
@@ -87,17 +77,23 @@ CLAIMS = {
     "pepnet": Claim(
         methods=("pepnet_none", "pepnet_epnet", "pepnet_ppnet"),
         worlds={
-            "differ": {**_SMALL, "conflict": 0.6},
-            "alike": {**_SMALL, "conflict": 0.0, "num_domains": 1},
+            "differ": {**_SMALL, "num_users": 600, "conflict": 0.6},
+            "alike": {**_SMALL, "num_users": 600, "conflict": 0.0, "num_domains": 1},
         },
         tasks=("ctr", "like"),
     ),
     "din": Claim(
-        methods=("din_mean_pool", "din_prelu", "din_dice", "din_mba"),
+        methods=("din_mean_pool", "din_prelu", "din_dice"),
         worlds={
             "diverse": _SMALL,
             "narrow": {**_SMALL, "num_interests": 1, "num_dormant": 0, "dormant_fraction": 0.0},
         },
+        tasks=("ctr",),
+    ),
+    "mba": Claim(
+        methods=("din_prelu", "din_mba"),
+        # few impressions of each user and item: what overfits
+        worlds={"sparse": {**_SPARSE, "num_users": 800, "num_items": 1500}},
         tasks=("ctr",),
     ),
     "interaction": Claim(
@@ -107,7 +103,7 @@ CLAIMS = {
             "interaction_dcnv2",
             "interaction_autoint",
         ),
-        worlds={"default": _SMALL},
+        worlds={"default": {**_SMALL, "num_users": 600}},
         tasks=("ctr",),
     ),
 }
@@ -174,21 +170,7 @@ def measure(
         f"name={method}_{data.name}",
         f"seed={seed}",
     ]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        job = build_train_job(to_plain(compose("train", overrides)))
-    with (
-        process_group(job.trainer.device) as process,
-        claim_run_dir(job.run_dir, job.config) as run,
-        supervise(run, process) as supervisor,
-    ):
-        trainer = Trainer(job, process, run, supervisor)
-        best = trainer.fit().best_step
-        load_checkpoint(run.checkpoints / f"step-{best:08d}", trainer.trainable)
-        loader = job.build_loader("test", process, shuffle=False)
-        predictions = predict(trainer.trainable.model, loader, job.schema, process.device)
-    assert predictions is not None  # there is one process
-    shutil.rmtree(job.run_dir)
-    return compute_metrics(predictions, tasks)
+    return compute_metrics(train_and_predict(overrides), tasks)
 
 
 def compute_metrics(predictions: Predictions, tasks: Sequence[str]) -> dict[str, float]:
@@ -250,19 +232,9 @@ def render_table(
             for metric in sorted(set(runs[0]) & set(base[0])):
                 values = np.array([run[metric] for run in runs])
                 paired = values - [run[metric] for run in base]
-                shown = "" if runs is base else _interval(paired)
+                shown = "" if runs is base else render_interval(paired)
                 lines.append(f"| {world} | {method} | {metric} | {values.mean():.4f} | {shown} |")
     return "\n".join(lines)
-
-
-def _interval(values: FloatArray) -> str:
-    """Returns the mean and its 95 % interval over seeds; the mean alone for one seed."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return f"{mean:+.4f}"
-    error = float(values.std(ddof=1)) / len(values) ** 0.5
-    half = student_t_quantile(0.975, len(values) - 1) * error
-    return f"{mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}]"
 
 
 if __name__ == "__main__":

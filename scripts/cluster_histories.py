@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument("--max-size", type=int, default=20, help="largest cluster (20)")
     parser.add_argument("--group-field", help="dense behaviour field whose bands stay apart")
     parser.add_argument("--group-edges", type=float, nargs="+", default=[], help="band borders")
+    parser.add_argument(
+        "--previous", type=Path, help="clustered earlier: unchanged users keep their clusters"
+    )
     parser.add_argument("--num-workers", type=int, default=1, help="processes (1)")
     arguments = parser.parse_args()
 
@@ -57,14 +60,20 @@ def cluster(arguments: argparse.Namespace) -> None:
         vectors = np.load(arguments.vectors, allow_pickle=False)
     start = time.perf_counter()
     summary = cluster_histories(
-        arguments.source, arguments.out, vectors, options, num_workers=arguments.num_workers
+        arguments.source,
+        arguments.out,
+        vectors,
+        options,
+        num_workers=arguments.num_workers,
+        previous=arguments.previous,
     )
     seconds = time.perf_counter() - start
+    kept = f"{summary.num_kept_events} of them kept their clusters, " if arguments.previous else ""
     print(
         f"{summary.num_events} past events became {summary.num_clusters} clusters "
         f"({summary.num_clusters / max(summary.num_events, 1):.1%}), "
-        f"{summary.num_recent_events} recent events stay; variance not explained by the clusters "
-        f"{summary.unexplained_fraction:.3f}; {seconds:.1f} s, "
+        f"{kept}{summary.num_recent_events} recent events stay; variance not explained by the "
+        f"clusters {summary.unexplained_fraction:.3f}; {seconds:.1f} s, "
         f"{60e-6 * summary.num_events / seconds:.2f} million events a minute"
     )
 

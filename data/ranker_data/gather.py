@@ -2,12 +2,12 @@
 
 A batch wants the values of each column together, and has its records from many places. The compiled
 form asks for records ahead of their use and writes each value once, where it belongs; the other is
-the same in numpy, for machines without a C compiler.
+the same in numpy, for machines without a C++ compiler.
 """
 
 import ctypes
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,9 +15,9 @@ import numpy as np
 
 from ranker_data.arena import ArenaPool
 from ranker_data.columns import Array, IntArray, expand_ranges, offsets_of
-from ranker_data.compiled import compiled_library
+from ranker_kernels.native import load_library
 
-_SOURCE = Path(__file__).with_name("gather.c")
+_SOURCE = Path(__file__).with_name("gather.cpp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,15 +84,14 @@ class NumpyGather:
 
 
 class CompiledGather:
-    """Runs gather.c.
+    """Runs gather.cpp.
 
     Args:
         library: what it was compiled to.
     """
 
-    def __init__(self, library: Path) -> None:
-        self._library = library
-        self._function = ctypes.CDLL(str(library)).gather
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._function = library.gather
         pointer, number = ctypes.c_void_p, ctypes.c_int64
         self._function.argtypes = [
             pointer,
@@ -107,8 +106,8 @@ class CompiledGather:
         ]
         self._function.restype = None
 
-    def __reduce__(self) -> tuple[type["CompiledGather"], tuple[Path]]:
-        return CompiledGather, (self._library,)
+    def __reduce__(self) -> tuple[Callable[[], Gather], tuple[()]]:
+        return best_gather, ()
 
     def __call__(self, records: Array, ranges: Ranges, targets: Sequence[Target]) -> None:
         """See `Gather`."""
@@ -141,7 +140,7 @@ class CompiledGather:
 
 def best_gather() -> Gather:
     """Returns the fastest form that works on this machine."""
-    library = compiled_library(_SOURCE)
+    library = load_library(_SOURCE, instead="numpy builds batches, at about half the speed")
     return NumpyGather() if library is None else CompiledGather(library)
 
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +15,47 @@ from triton.compiler import ASTSource
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 
 
-def compile_for_hopper(
-    kernel: Any,
-    *,
-    types: Mapping[str, str],
-    constants: Mapping[str, Any],
-    warps: int,
-    default: str = "*fp32",
-) -> dict[str, Any]:
-    """Compiles one kernel for sm_90a.
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """A kernel as it is launched.
 
-    Args:
+    Attributes:
         kernel: a jit function.
-        types: Triton's type of its arguments by name.
-        constants: its constexpr arguments.
+        note: what tells it from other builds of the same kernel.
+        constants: its constexpr arguments; those that the kernel does not have are left out.
+        types: Triton's type of its arguments by name; the others are float32 pointers.
         warps: of a program.
-        default: type of the arguments that `types` does not name.
+        stages: tiles that a loop has under way; by default as many as by Triton's.
+    """
+
+    kernel: Any
+    note: str
+    constants: Mapping[str, Any]
+    types: Mapping[str, str]
+    warps: int = 4
+    stages: int = 3
+
+
+def compile_for_hopper(build: Build) -> dict[str, Any]:
+    """Compiles a kernel for sm_90a.
 
     Returns:
         Registers of a thread, bytes it spills, shared memory of a program in bytes, and counts of
         tensor-core instructions.
     """
+    names = build.kernel.arg_names
+    constants = {name: value for name, value in build.constants.items() if name in names}
     signature = {
-        name: "constexpr" if name in constants else types.get(name, default)
-        for name in kernel.arg_names
+        name: "constexpr" if name in constants else build.types.get(name, "*fp32") for name in names
     }
     compiled = triton.compile(
         ASTSource(
-            fn=kernel,
+            fn=build.kernel,
             signature=signature,
-            constexprs={(kernel.arg_names.index(n),): value for n, value in constants.items()},
+            constexprs={(names.index(name),): value for name, value in constants.items()},
         ),
         target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": warps, "num_stages": 1},
+        options={"num_warps": build.warps, "num_stages": build.stages},
     )
     ptx = compiled.asm["ptx"]
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
@@ -59,7 +68,8 @@ def compile_for_hopper(
             check=True,
         ).stderr
     return {
-        "kernel": kernel.fn.__name__,
+        "kernel": build.kernel.fn.__name__,
+        "note": build.note,
         "registers": _read(r"Used (\d+) registers", report),
         "spilled_bytes": _read(r"(\d+) bytes spill stores", report),
         "shared_bytes": compiled.metadata.shared,

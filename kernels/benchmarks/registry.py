@@ -1,12 +1,24 @@
-"""The ops that `run.py` knows."""
+"""The ops that `run.py` knows, and the workloads that have a goal on a GPU."""
 
 from collections.abc import Callable, Iterator
 
-from benchmarks.din_attention import build_workloads as build_din_attention_workloads
-from benchmarks.target_attention import build_workloads as build_target_attention_workloads
+from benchmarks import din_attention, pooling, searches, target_attention, twin
 from benchmarks.workload import Workload
 
-OPS: dict[str, Callable[[], Iterator[Workload]]] = {
-    "din_attention": build_din_attention_workloads,
-    "target_attention": build_target_attention_workloads,
+Build = Callable[[str], Iterator[Workload]]
+
+# from the device to its workloads
+OPS: dict[str, Build] = {
+    "din_attention": din_attention.build_workloads,
+    "gated_scale": pooling.build_gated_scale,
+    "searches": searches.build_workloads,
+    "segment_sum": pooling.build_segment_sum,
+    "signature_sums": pooling.build_signature_sums,
+    "target_attention": target_attention.build_workloads,
+    "twin": twin.build_workloads,
+}
+GOALS: dict[str, Build] = {
+    "din_attention goals": din_attention.build_goals,
+    "searches goals": searches.build_goals,
+    "target_attention goals": target_attention.build_goals,
 }

@@ -1,53 +1,81 @@
-"""Times the ops of `ranker_kernels` against a baseline, after checking that they agree.
+"""Times the ops of `ranker_kernels` against other ways to the same, after checking that they agree.
 
     python kernels/benchmarks/run.py --op din_attention
+    python kernels/benchmarks/run.py --device cuda --op all
+    python kernels/benchmarks/run.py --device cuda --goals
 
 Every variant runs once in each round, so that a busy machine slows all of them alike: read the
-ratios. Times are CPU time of this process, with one thread unless told otherwise.
+ratios. Times are medians: CPU time of this process with one thread unless told otherwise, or time
+on the GPU. The limit is what copying memory and multiplying matrices at the speed measured on the
+same device would take.
 """
 
 import argparse
 import csv
-import platform
 import statistics
-import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.registry import OPS
+from benchmarks.ceilings import Ceilings, measure_ceilings
+from benchmarks.registry import GOALS, OPS
+from benchmarks.report import print_goals, print_table
+from benchmarks.timing import time_call
 from benchmarks.workload import Variant, Workload
 
 RESULTS = Path(__file__).with_name("results.csv")
-MAX_OUTPUT_ERROR, MAX_GRADIENT_ERROR = 2e-6, 1e-5
+# largest relative error of the output, and of a gradient
+MAX_ERRORS = {torch.float32: (2e-6, 1e-5), torch.bfloat16: (2e-2, 1e-1)}
+# keys of a row, and what a CSV file is sorted by
+KEYS = ("op", "device", "workload")
 
 
 def main() -> None:
-    """Runs the workloads of one op, prints a table, and writes the results beside this file."""
+    """Runs workloads, prints tables, and writes the results beside this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--op", required=True, choices=sorted(OPS))
+    parser.add_argument("--op", default="all", choices=["all", *OPS])
+    parser.add_argument("--goals", action="store_true", help="the workloads with a goal on a GPU")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--match", default="", help="only workloads whose names contain this")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.goals and arguments.device != "cuda":
+        parser.error("goals are for a GPU: add --device cuda")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here")
     torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
 
-    rows = []
-    for workload in OPS[arguments.op]():
-        check(workload)
-        rows += [
-            {"op": arguments.op, "workload": workload.name, "threads": arguments.threads, **row}
-            for row in measure(workload, arguments.rounds)
-        ]
-    print_table(rows)
-    write_results(arguments.op, rows)
+    chosen = GOALS if arguments.goals else OPS
+    if arguments.op != "all" and not arguments.goals:
+        chosen = {arguments.op: OPS[arguments.op]}
+    ceilings = {
+        dtype: measure_ceilings(arguments.device, dtype)
+        for dtype in ((torch.float32, torch.bfloat16) if arguments.goals else (torch.float32,))
+    }
+    for op, build in chosen.items():
+        rows = []
+        for workload in build(arguments.device):
+            if arguments.match not in workload.name:
+                continue
+            check(workload)
+            dtype = workload.leaves[0].dtype if workload.leaves else torch.float32
+            found = measure(workload, arguments.rounds, arguments.device, ceilings[dtype])
+            first = {"op": op, "device": arguments.device, "workload": workload.name}
+            rows += [{**first, "threads": str(arguments.threads), **row} for row in found]
+            if workload.goal is not None:
+                print_goals(workload.goal, rows[-1])
+        if rows:
+            print_table(rows)
+            write_results(rows)
 
 
-def run(variant: Variant, leaves: tuple[Tensor, ...]) -> list[Tensor]:
-    """Returns the output and the gradient of every leaf, for a fixed upstream gradient."""
+def run(variant: Variant, leaves: tuple[Tensor, ...], upstream: Tensor) -> list[Tensor]:
+    """Returns the output and the gradient of every leaf."""
     leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
     output = variant(leaves)
-    upstream = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
     return [output.detach(), *torch.autograd.grad(output, leaves, upstream.to(output.dtype))]
 
 
@@ -57,72 +85,92 @@ def check(workload: Workload) -> None:
     Raises:
         RuntimeError: a variant is too far from the oracle.
     """
-    expected = run(workload.oracle, tuple(leaf.double() for leaf in workload.leaves))
+    exact = tuple(leaf.double() for leaf in workload.leaves)
+    with torch.no_grad():
+        upstream = torch.randn_like(workload.oracle(exact))
+    expected = _compute(workload, workload.oracle, exact, upstream)
     sizes = [wanted.norm().item() for wanted in expected]
     # what is zero in exact arithmetic has no relative error: compare it with the largest
     sizes = [size if size > 1e-9 * max(sizes) else max(sizes) for size in sizes]
+    dtype = workload.leaves[0].dtype if workload.leaves else torch.float32
+    max_output, max_gradient = MAX_ERRORS[dtype]
     for name, variant in workload.variants.items():
         errors = [
             (actual.double() - wanted).norm().item() / size
             for actual, wanted, size in zip(
-                run(variant, workload.leaves), expected, sizes, strict=True
+                _compute(workload, variant, workload.leaves, upstream), expected, sizes, strict=True
             )
         ]
-        if errors[0] > MAX_OUTPUT_ERROR or max(errors[1:]) > MAX_GRADIENT_ERROR:
+        if errors[0] > max_output or max(errors[1:], default=0) > max_gradient:
             raise RuntimeError(
                 f"{workload.name}, {name}: relative errors {errors} of the output and the "
-                f"gradients exceed {MAX_OUTPUT_ERROR} and {MAX_GRADIENT_ERROR}"
+                f"gradients exceed {max_output} and {max_gradient}"
             )
 
 
-def measure(workload: Workload, rounds: int) -> list[dict[str, str]]:
+def _compute(
+    workload: Workload, variant: Variant, leaves: tuple[Tensor, ...], upstream: Tensor
+) -> list[Tensor]:
+    if workload.both is not None:
+        return run(variant, leaves, upstream)
+    with torch.no_grad():
+        return [variant(leaves)]
+
+
+def measure(
+    workload: Workload, rounds: int, device: str, ceilings: Ceilings
+) -> list[dict[str, str]]:
     """Returns one row for each variant, with medians over the rounds."""
     forward: dict[str, list[float]] = {name: [] for name in workload.variants}
     both: dict[str, list[float]] = {name: [] for name in workload.variants}
+    with torch.no_grad():
+        upstream = torch.randn_like(next(iter(workload.variants.values()))(workload.leaves))
     for _ in range(rounds):
         for name, variant in workload.variants.items():
-            start = time.process_time()
             with torch.no_grad():
-                variant(workload.leaves)
-            middle = time.process_time()
-            run(variant, workload.leaves)
-            forward[name].append(middle - start)
-            both[name].append(time.process_time() - middle)
+                forward[name].append(time_call(lambda: variant(workload.leaves), device))  # noqa: B023
+            if workload.both is not None:
+                both[name].append(
+                    time_call(lambda: run(variant, workload.leaves, upstream), device)  # noqa: B023
+                )
+    rows = []
     baseline = next(iter(workload.variants))
-    return [
-        {
-            "variant": name,
-            "forward_ms": f"{1e3 * statistics.median(forward[name]):.1f}",
-            "forward_backward_ms": f"{1e3 * statistics.median(both[name]):.1f}",
-            "forward_ratio": _ratio(forward[baseline], forward[name]),
-            "forward_backward_ratio": _ratio(both[baseline], both[name]),
-        }
-        for name in workload.variants
-    ]
+    for name in workload.variants:
+        row = {"variant": name}
+        for kind, times, cost in (
+            ("forward", forward, workload.forward),
+            ("forward_backward", both, workload.both),
+        ):
+            if cost is None:
+                row |= {f"{kind}_ms": "", f"{kind}_ratio": "", f"{kind}_of_limit": ""}
+                continue
+            median = statistics.median(times[name])
+            ratio = statistics.median(times[baseline]) / median
+            row |= {
+                f"{kind}_ms": f"{1e3 * median:.3g}",
+                f"{kind}_ratio": f"{ratio:.1f}",
+                f"{kind}_of_limit": f"{ceilings.fastest(cost) / median:.2f}",
+            }
+        rows.append(row)
+    return rows
 
 
-def _ratio(baseline: list[float], variant: list[float]) -> str:
-    return f"{statistics.median(baseline) / statistics.median(variant):.1f}"
-
-
-def print_table(rows: list[dict[str, str]]) -> None:
-    """Prints the rows as a Markdown table."""
-    columns = [column for column in rows[0] if column not in ("op", "threads")]
-    print(f"torch {torch.__version__}, {platform.machine()}, {rows[0]['threads']} thread(s)\n")
-    for line in (columns, ["---"] * len(columns), *([row[c] for c in columns] for row in rows)):
-        print(f"| {' | '.join(line)} |")
-
-
-def write_results(op: str, rows: list[dict[str, str]]) -> None:
-    """Replaces the rows of one op in `results.csv`."""
-    kept = []
+def write_results(rows: list[dict[str, str]]) -> None:
+    """Replaces the rows of the same op, device and workloads in `results.csv`."""
+    kept: list[dict[str, str]] = []
+    measured = {_key(row) for row in rows}
     if RESULTS.exists():
         with RESULTS.open(newline="") as file:
-            kept = [row for row in csv.DictReader(file) if row["op"] != op]
+            kept = [row for row in csv.DictReader(file) if _key(row) not in measured]
+    ordered: list[dict[str, str]] = sorted([*kept, *rows], key=_key)
     with RESULTS.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted([*kept, *rows], key=lambda row: row["op"]))
+        writer.writerows(ordered)
+
+
+def _key(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in KEYS)
 
 
 if __name__ == "__main__":

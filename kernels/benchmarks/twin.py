@@ -1,4 +1,4 @@
-"""Workloads of TWIN's search and attention against a module that projects the whole history.
+"""Workloads of TWIN, search and attention, against a module that projects the whole history.
 
 The baseline projects keys and values of every behaviour and scores them with gradient, as public
 implementations do. All variants select by the paper's round robin, so that they compute the same.
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from benchmarks.workload import Variant, Workload
+from benchmarks.workload import Cost, Variant, Workload
 from ranker_kernels.search_topk import DistinctRows, search_topk
 from ranker_kernels.target_attention import target_attention
 
@@ -18,19 +18,20 @@ NUM_USERS, LENGTH, DIM, HEADS, HEAD_DIM, K = 32, 10_000, 64, 4, 16, 100
 NUM_ITEMS = 100_000
 
 
-def build_workloads() -> Iterator[Workload]:
+def build_workloads(device: str) -> Iterator[Workload]:
     """Yields the workloads one after the other."""
     generator = torch.Generator().manual_seed(2026)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator).to(device)
 
     # value, key and query projections, [H, D, d]
     weights = tuple(draw(HEADS, DIM, HEAD_DIM) * DIM**-0.5 for _ in range(3))
     targets = draw(NUM_USERS, DIM)
-    ends = torch.arange(1, NUM_USERS + 1) * LENGTH
-    windows = torch.stack([ends - LENGTH, ends], dim=1)
+    windows = _windows(device)
     behaviors = draw(NUM_USERS * LENGTH, DIM)
+    # every key once; only what is found needs more
+    cost = Cost(behaviors.nbytes, 2.0 * HEADS * behaviors.numel())
     yield Workload(
         name="T1: 32 users, 10,000 rows each",
         leaves=(targets, behaviors, *weights),
@@ -39,9 +40,11 @@ def build_workloads() -> Iterator[Workload]:
             "keys and values projected": _project_all,
             "search_topk, target_attention": lambda leaves: _search_and_attend(leaves, windows),
         },
+        forward=cost,
+        both=cost,
     )
     table = draw(NUM_ITEMS, DIM)
-    ids = torch.randint(NUM_ITEMS, (NUM_USERS * LENGTH,), generator=generator)
+    ids = torch.randint(NUM_ITEMS, (NUM_USERS * LENGTH,), generator=generator).to(device)
     index = _index(targets, table[ids], weights)
 
     def looked_up(variant: Variant) -> Variant:
@@ -60,6 +63,8 @@ def build_workloads() -> Iterator[Workload]:
                 leaves, ids, windows
             ),
         },
+        forward=cost,
+        both=cost,
     )
 
 
@@ -69,10 +74,13 @@ def _absorb(leaves: Sequence[Tensor]) -> Tensor:
 
 
 def _index(targets: Tensor, behaviors: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
-    ends = torch.arange(1, NUM_USERS + 1) * LENGTH
-    windows = torch.stack([ends - LENGTH, ends], dim=1)
     query = _absorb((targets, behaviors, *weights))
-    return search_topk(query, behaviors, None, windows, k=K)
+    return search_topk(query, behaviors, None, _windows(targets.device.type), k=K)
+
+
+def _windows(device: str) -> Tensor:
+    ends = torch.arange(1, NUM_USERS + 1, device=device) * LENGTH
+    return torch.stack([ends - LENGTH, ends], dim=1)
 
 
 def _selected(leaves: Sequence[Tensor], index: Tensor) -> Tensor:
@@ -90,7 +98,7 @@ def _look_up_selected(leaves: Sequence[Tensor], ids: Tensor, windows: Tensor) ->
     with torch.no_grad():
         index = search_topk(_absorb(leaves), DistinctRows((leaves[1],), (ids,)), None, windows, k=K)
     rows = embedding(ids[index.flatten()], leaves[1])
-    local = torch.arange(index.numel()).view_as(index)
+    local = torch.arange(index.numel(), device=ids.device).view_as(index)
     pooled = target_attention(_absorb(leaves), None, rows, None, index=local)
     return torch.einsum("chd,hde->che", pooled, leaves[2])
 
@@ -104,8 +112,9 @@ def _project_all(leaves: Sequence[Tensor]) -> Tensor:
     projected = torch.einsum("ud,hde->uhe", targets, query) * HEAD_DIM**-0.5
     scores = torch.einsum("uhle,uhe->uhl", keys, projected)
     ranked = scores.topk(K, dim=2).indices
-    step = torch.arange(K).view(1, 1, K) * HEADS + torch.arange(HEADS).view(1, HEADS, 1)
-    first = torch.full((NUM_USERS, LENGTH), HEADS * K).scatter_reduce(
+    order = torch.arange(max(K, HEADS), device=rows.device)
+    step = order[:K].view(1, 1, K) * HEADS + order[:HEADS].view(1, HEADS, 1)
+    first = step.new_full((NUM_USERS, LENGTH), HEADS * K).scatter_reduce(
         1, ranked.flatten(1), step.expand_as(ranked).flatten(1), "amin"
     )
     chosen = first.topk(K, dim=1, largest=False).indices.unsqueeze(1).expand(-1, HEADS, -1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ranker.modules.gate_nu import GateNU
+from ranker.modules.gate_nu import GateNU, Gates
 from ranker.slots import FeatureLayout
 
 
@@ -39,5 +39,5 @@ class EPNet(nn.Module):
     def forward(self, embedded: Tensor) -> Tensor:
         """Maps [C, D] to [C, D]."""
         prior = self.layout.take(embedded, self.prior)
-        gates: Tensor = self.gate(torch.cat([prior, embedded.detach()], dim=1))
-        return gates * embedded
+        gates: Gates = self.gate(torch.cat([prior, embedded.detach()], dim=1))
+        return gates.scale(embedded)

@@ -21,13 +21,13 @@ class DualOptions:
             the weights see max(0, multiplier + damping * e), the equilibrium stays.
     """
 
-    lr: float = 100.0
-    initial: float = 1.0
+    lr: float = 300.0
+    initial: float = 3.0
     max: float = 1000.0
     smoothing: float = 0.5
     proportional: float = 0.0
     nu: float = 0.0
-    damping: float = 100.0
+    damping: float = 300.0
 
     def __post_init__(self) -> None:
         rules = (
@@ -65,7 +65,7 @@ class DualAscent(nn.Module):
         self.options = options
         for name in ("multipliers", "violations", "average"):
             self.register_buffer(name, torch.zeros(count))
-        # how often each was moved, how often it was above 0, and how often in a row at the maximum
+        # how often each was moved, how often by a violation, and how often in a row at the maximum
         for name in ("updates", "active_updates", "updates_at_max"):
             self.register_buffer(name, torch.zeros(count))
 
@@ -99,7 +99,7 @@ class DualAscent(nn.Module):
         self.average.copy_(torch.where(known, average, self.average))
         self.multipliers.copy_(torch.where(known, moved, self.multipliers))
         self.updates += known
-        self.active_updates += known & (self.multipliers > 0)
+        self.active_updates += known & (error > 0)
         at_max = known & (self.multipliers >= options.max) & (self.violations > 0)
         self.updates_at_max.copy_(
             torch.where(known, at_max * (self.updates_at_max + 1), self.updates_at_max)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ranker_data.schema import Field
 from ranker_kernels.search_topk import DistinctRows
+from ranker_kernels.segment_sum import segment_sum
 
 
 class Lookup:
@@ -50,7 +51,8 @@ def _mean(values: Tensor, lengths: Tensor, weights: Tensor | None) -> Tensor:
         values = values * weights.unsqueeze(1).to(values.dtype)
         total = torch.segment_reduce(weights, "sum", lengths=lengths, unsafe=True)
         total = torch.where(total > 0, total, 1).to(values.dtype)
-    sums = torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True)
+    ends = lengths.cumsum(0)
+    sums = segment_sum(values, torch.stack([ends - lengths, ends], dim=1))
     return sums / total.unsqueeze(1)
 
 

@@ -1,9 +1,32 @@
 """Gate NU, the gate unit of PEPNet (Chang et al., KDD 2023, section 3.2)."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ranker_kernels.gated_scale import gated_scale
+
+
+class Gates(NamedTuple):
+    """Gates delta = gamma * sigmoid(logits), which exist only as factors.
+
+    Attributes:
+        logits: [C, width].
+        gamma: largest gate.
+    """
+
+    logits: Tensor
+    gamma: float
+
+    def scale(self, hidden: Tensor) -> Tensor:
+        """Returns delta * hidden, [C, width]."""
+        return gated_scale(self.logits, hidden, self.gamma)
+
+    def split(self, parts: int) -> "list[Gates]":
+        """Cuts the width into equal parts."""
+        return [self._replace(logits=logits) for logits in self.logits.chunk(parts, dim=1)]
 
 
 class GateNU(nn.Module):
@@ -40,6 +63,6 @@ class GateNU(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.constant_(self.output.bias, -math.log(gamma - 1))
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Gates:
         """Maps [C, input_dim] to gates [C, output_dim]."""
-        return self.gamma * torch.sigmoid(self.output(torch.relu(self.hidden(inputs))))
+        return Gates(self.output(torch.relu(self.hidden(inputs))), self.gamma)

@@ -1,4 +1,6 @@
-"""Counts of ids over all ranks, each kept and added up by the rank that owns the id."""
+"""Values that belong to ids, each kept by the rank that owns the id."""
+
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -7,31 +9,43 @@ from torch import Tensor
 from ranker.distributed import world_size
 
 
-def owner_values(ids: Tensor, counts: Tensor, weights: Tensor) -> Tensor:
-    """Returns weights[j] / (how often id j is in the global batch) for each local id.
+def own_ids(num_ids: int, rank: int | None = None) -> range:
+    """Returns the ids of a table that a rank (this one by default) owns: a block of them."""
+    if rank is None:
+        rank = dist.get_rank() if world_size() > 1 else 0
+    block = _block(num_ids)
+    return range(min(rank * block, num_ids), min((rank + 1) * block, num_ids))
 
-    Ids go to their owner (id modulo the number of ranks), who adds up and answers: what a rank
-    sends and keeps does not grow with the number of ranks.
+
+def _block(num_ids: int) -> int:
+    return max(-(-num_ids // world_size()), 1)
+
+
+def ask_owners(
+    ids: Tensor, sums: Tensor, *, num_ids: int, answer: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Asks the owner of each local id, who sees what all ranks say of it, added up.
+
+    What a rank sends and keeps does not grow with the number of ranks.
 
     Args:
-        ids: [n] int64, each once; every rank calls.
-        counts: [n] how often this rank has each of them.
-        weights: of the ids that this rank owns: entry k is that of id k * world size + rank.
+        ids: [n] int64, each once, ascending; every rank calls.
+        sums: [n, k] int64 what this rank adds to each of them.
+        num_ids: of the table.
+        answer: maps ids of this rank, counted from its first [m], and their totals [m, k] to [m].
 
     Returns:
-        [n] in the type of `weights`.
+        [n] the answers.
     """
-    size = world_size()
-    order = torch.argsort(ids % size, stable=True)
-    sent = torch.bincount(ids % size, minlength=size)
+    size, block = world_size(), _block(num_ids)
+    sent = torch.bincount(ids // block, minlength=size)
     received = _exchange(sent, [1] * size, [1] * size)
     sizes, answer_sizes = sent.tolist(), received.tolist()
-    pairs = _exchange(torch.stack([ids, counts], dim=1)[order], sizes, answer_sizes)
-    owned, place = pairs[:, 0].unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    totals = torch.zeros_like(owned).index_add(0, place, pairs[:, 1])
-    answers = weights[owned // size] / totals
-    answered = _exchange(answers[place], answer_sizes, sizes)
-    return torch.empty_like(answered).index_copy(0, order, answered)
+    asked = _exchange(torch.cat([ids.unsqueeze(1), sums], dim=1), sizes, answer_sizes)
+    owned, place = asked[:, 0].unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    totals = sums.new_zeros(len(owned), sums.shape[1]).index_add(0, place, asked[:, 1:])
+    answers = answer(owned - own_ids(num_ids).start, totals)
+    return _exchange(answers[place], answer_sizes, sizes)
 
 
 def _exchange(values: Tensor, sent: list[int], received: list[int]) -> Tensor:

@@ -3,9 +3,9 @@
 import dataclasses
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ranker.modules.gate_nu import GateNU
+from ranker.modules.gate_nu import GateNU, Gates
 from ranker.slots import FeatureLayout, HeadInputs
 
 
@@ -70,10 +70,10 @@ class PPNet(nn.Module):
             for width in [*first, *hidden_units]
         )
 
-    def forward(self, inputs: HeadInputs) -> list[list[Tensor | None]]:
+    def forward(self, inputs: HeadInputs) -> list[list[Gates | None]]:
         """Returns each tower's gates [C, width]: of its input (or None), then of each layer."""
         prior = self.layout.take(inputs.embedded, self.prior)
         gate_input = torch.cat([prior, inputs.features.detach()], dim=1)
-        layers = [gate(gate_input).chunk(self.num_towers, dim=1) for gate in self.gates]
-        first: list[Tensor | None] = [] if self.gate_first_input else [None]
+        layers = [gate(gate_input).split(self.num_towers) for gate in self.gates]
+        first: list[Gates | None] = [] if self.gate_first_input else [None]
         return [first + [layer[tower] for layer in layers] for tower in range(self.num_towers)]

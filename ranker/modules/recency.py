@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ranker.modules.windows import expand_windows
+
 
 class Recency(nn.Module):
     """P[place from the end] + T[floor(log2(1 + time gap))]; both are optional.
@@ -46,6 +48,46 @@ class Recency(nn.Module):
         if self.gaps is not None:
             parts.append(self.gaps(time_bucket(gaps, self.gaps.num_embeddings)))
         return sum(parts[1:], parts[0]) if parts else None
+
+
+class RecentBehaviors(nn.Module):
+    """e_j + P[place from the end] + T[bucket of the time gap], where windows are ranges.
+
+    What is added depends on the impression, so each distinct (window, time) gets a copy of its
+    behaviours: as many rows as requests times behaviours, instead of one for each behaviour.
+
+    Args:
+        dim: width D of a behaviour.
+        max_positions: see `Recency`.
+        time_buckets: see `Recency`.
+    """
+
+    def __init__(self, *, dim: int, max_positions: int, time_buckets: int) -> None:
+        super().__init__()
+        self.recency = Recency(dim=dim, max_positions=max_positions, time_buckets=time_buckets)
+
+    def forward(
+        self, behaviors: Tensor, behavior_time: Tensor, windows: Tensor, time: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the behaviours [P, D] as impressions see them, and the windows [C, 2] on them.
+
+        Args:
+            behaviors: [N, D].
+            behavior_time: [N] int64.
+            windows: [C, 2] int64 begin and end.
+            time: [C] int64 of the impressions.
+        """
+        if self.recency.gaps is None:
+            # who sees the same window sees the same places
+            time = torch.zeros_like(time)
+        seen = torch.cat([windows, time.unsqueeze(1)], dim=1)
+        distinct, slot = torch.unique(seen, dim=0, return_inverse=True)
+        begins, ends, times = distinct.unbind(1)
+        rows, offsets = expand_windows(distinct[:, :2])
+        owner = torch.repeat_interleave(ends - begins, output_size=len(rows))
+        recency = self.recency(ends[owner] - 1 - rows, times[owner] - behavior_time[rows])
+        copies = behaviors[rows] if recency is None else behaviors[rows] + recency
+        return copies, torch.stack([offsets[slot], offsets[slot + 1]], dim=1)
 
 
 def time_bucket(gaps: Tensor, num_buckets: int) -> Tensor:

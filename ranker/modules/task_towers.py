@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from ranker.modules.gate_nu import Gates
 from ranker.modules.mlp import Activation, build_activation, linear_logit
 from ranker.modules.ppnet import PPNet, PPNetOptions
 from ranker.modules.product_logit import product_logit
@@ -88,7 +89,7 @@ class TaskTowers(nn.Module):
             tower_inputs: [C, tower_dim] for each tower, in the order of `names`.
             inputs: of the head.
         """
-        no_gates: list[list[Tensor | None]] = [[] for _ in self.names]
+        no_gates: list[list[Gates | None]] = [[] for _ in self.names]
         gates = no_gates if self.ppnet is None else self.ppnet(inputs)
         logits: dict[str, Tensor] = {
             name: tower(tower_input, tower_gates)
@@ -117,7 +118,7 @@ class _Tower(nn.Module):
         self.dropout = nn.Dropout(options.dropout)
         self.logit = linear_logit(input_dim)
 
-    def forward(self, inputs: Tensor, gates: list[Tensor | None]) -> Tensor:
+    def forward(self, inputs: Tensor, gates: list[Gates | None]) -> Tensor:
         gates = gates or [None] * (len(self.layers) + 1)
         hidden = _scale(inputs, gates[0])
         for layer, activation, gate in zip(self.layers, self.activations, gates[1:], strict=True):
@@ -126,8 +127,8 @@ class _Tower(nn.Module):
         return logit
 
 
-def _scale(inputs: Tensor, gate: Tensor | None) -> Tensor:
-    return inputs if gate is None else gate * inputs
+def _scale(inputs: Tensor, gates: Gates | None) -> Tensor:
+    return inputs if gates is None else gates.scale(inputs)
 
 
 def _check_names(options: TowerOptions, tasks: tuple[str, ...]) -> None:

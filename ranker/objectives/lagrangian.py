@@ -1,6 +1,5 @@
 """Prioritised tasks by Lagrange multipliers (after "No More Tuning", Cheng et al., AAAI 2025)."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Literal, get_args
@@ -8,70 +7,21 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ranker.modules.constraints import (
+    ConstraintOptions,
+    Metric,
+    SlackOptions,
+    mean_and_error,
+)
 from ranker.modules.dual_ascent import DualAscent, DualOptions
 from ranker.modules.task_balancer import TaskBalancer
 from ranker.slots import WeightedObjective
 
 Mode = Literal["stepwise", "simultaneous", "weighted_sum"]
-Stream = Literal["train", "valid"]
-Metric = Literal["loss", "auc", "gauc"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SlackOptions:
-    """How far a constraint may be missed: the largest of the three.
-
-    Attributes:
-        absolute: in units of the loss or metric.
-        relative: as a share of the reference.
-        standard_errors: in standard errors of the reference over batches.
-    """
-
-    absolute: float = 0.0
-    relative: float = 0.001
-    standard_errors: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 0:
-                raise ValueError(f"{name} is {value}; it must not be negative")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConstraintOptions:
-    """What is held, and how it is measured.
-
-    Attributes:
-        stream: "train" takes the losses of the training batches, as they were before their step;
-            "valid" evaluates validation batches between steps and compares each with itself.
-        every_steps: with "valid", steps between two batches.
-        num_batches: batches that a reference is measured on, and that "valid" goes round.
-        metrics: for tasks that are not held by their loss: auc or gauc, which need "valid".
-        infeasible_updates: a multiplier that stays at its maximum for this many updates while its
-            constraint is violated stops the run.
-    """
-
-    stream: Stream = "valid"
-    every_steps: int = 5
-    num_batches: int = 32
-    metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
-    infeasible_updates: int = 100
-
-    def __post_init__(self) -> None:
-        for name in ("every_steps", "num_batches", "infeasible_updates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.num_batches < 2:
-            raise ValueError("num_batches is 1; a standard error needs 2 or more")
-        if self.stream == "train" and any(metric != "loss" for metric in self.metrics.values()):
-            raise ValueError(
-                f"metrics is {dict(self.metrics)}; a metric is measured on the validation stream: "
-                "set stream to valid"
-            )
 
 
 class Lagrangian(TaskBalancer):
-    """L = (L_k + sum_{i<k} lambda_i L_i) / (1 + sum_{i<k} lambda_i) in stage k.
+    """L = (L_k + sum_{i<k} lambda_i L_i + w sum_{j>k} L_j) / (sum of these weights) in stage k.
 
     `stepwise`: stage k minimises task k subject to L_i <= c_i + slack_i for all tasks i of higher
     priority, where c_i is the value at the end of stage k-1. `simultaneous`: a first stage
@@ -87,12 +37,15 @@ class Lagrangian(TaskBalancer):
         mode: as above.
         parts: for tasks whose loss is not the part of the same name, the parts it is made of.
         weights: of the tasks in a weighted sum; 1 where not named.
+        lower_weight: w, of each task below the one that a stage improves. 0 leaves them out until
+            their stage; a small weight decides between equally good solutions in their favour.
         slack: how far a constraint may be missed.
         dual: how multipliers move.
         constraints: what is held, and how it is measured.
         references: values c_i to hold, by task, instead of measured ones (simultaneous only).
-        stage_epochs: epochs of each stage; null gives each `trainer.epochs`.
-        rescale: divide by 1 + sum lambda, which keeps the learning rate bounded.
+        stage_epochs: epochs of each stage, which may be parts of one, so that all stages share a
+            single pass; null gives each `trainer.epochs`.
+        rescale: divide by the sum of the weights, which keeps the learning rate bounded.
         restore_best: a stage begins from the best checkpoint of the one before, not from its last.
         monitors: what decides in the stage of a task which checkpoint is best, as task.metric; by
             default the metric of `trainer.monitor`, of the task itself.
@@ -112,17 +65,19 @@ class Lagrangian(TaskBalancer):
         mode: Mode = "stepwise",
         parts: dict[str, list[str]] | None = None,
         weights: dict[str, float] | None = None,
+        lower_weight: float = 0.25,
         slack: SlackOptions | None = None,
         dual: DualOptions | None = None,
         constraints: ConstraintOptions | None = None,
         references: dict[str, float] | None = None,
-        stage_epochs: list[int] | None = None,
+        stage_epochs: list[float] | None = None,
         rescale: bool = True,
         restore_best: bool = True,
         monitors: dict[str, str] | None = None,
     ) -> None:
         super().__init__(base=base, tasks=priority, parts=parts, option="priority")
         self.mode, self.rescale, self.restore_best = mode, rescale, restore_best
+        self.lower_weight = lower_weight
         self.slack = slack or SlackOptions()
         self.constraints = constraints or ConstraintOptions()
         self.given = dict(references or {})
@@ -205,6 +160,7 @@ class Lagrangian(TaskBalancer):
             return self.joint
         weights = self.ascent.effective() * self._active()
         weights[minimized] = 1.0
+        weights[minimized + 1 :] = self.lower_weight
         return weights / weights.sum() if self.rescale else weights
 
     def after_step(self) -> None:
@@ -285,6 +241,10 @@ class Lagrangian(TaskBalancer):
             raise ValueError(
                 f"objective.weights is {dict(weights)}; weights must not be negative, nor all 0"
             )
+        if self.lower_weight < 0:
+            raise ValueError(
+                f"objective.lower_weight is {self.lower_weight}; it must not be negative"
+            )
         missing = [task for task in self.tasks[:-1] if task not in self.given]
         if self.given and (self.mode != "simultaneous" or missing):
             raise ValueError(
@@ -292,19 +252,8 @@ class Lagrangian(TaskBalancer):
                 f"of {', '.join(self.tasks[:-1])}, else leave it out"
             )
         epochs = self.stage_epochs
-        if epochs is not None and (len(epochs) != self.num_stages or min(epochs) < 1):
+        if epochs is not None and (len(epochs) != self.num_stages or min(epochs) <= 0):
             raise ValueError(
                 f"objective.stage_epochs is {epochs}; mode={self.mode} with {len(self.tasks)} "
-                f"tasks has {self.num_stages} stages of at least 1 epoch"
+                f"tasks has {self.num_stages} stages, each of more than 0 epochs"
             )
-
-
-def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the mean of batches [batches, T] and its standard error, [T] each.
-
-    NaN values are left out; the error of less than two values is 0.
-    """
-    count = values.isfinite().sum(0)
-    mean = values.nanmean(0)
-    variance = (values - mean).square().nansum(0) / (count - 1).clamp_min(1)
-    return mean, (variance / count.clamp_min(1)).sqrt()

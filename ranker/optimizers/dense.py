@@ -1,6 +1,7 @@
 """The optimizer of everything that is no table."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,17 +24,19 @@ def build_dense_optimizer(
     eps = options.dense_eps or (1e-10 if options.dense == "adagrad" else 1e-8)
     betas = (options.dense_betas[0], options.dense_betas[1])
 
+    # one kernel for all parameters, where the default has several for each of them on CPUs
+    fused = all(value.device.type in ("cpu", "cuda") for value in parameters.values())
+
     def build(params: list[Tensor]) -> torch.optim.Optimizer:
+        common: dict[str, Any] = {"lr": lr, "weight_decay": decay, "fused": fused}
         match options.dense:
             case "adamw":
-                return torch.optim.AdamW(params, lr=lr, weight_decay=decay, betas=betas, eps=eps)
+                return torch.optim.AdamW(params, betas=betas, eps=eps, **common)
             case "adam":
-                return torch.optim.Adam(params, lr=lr, weight_decay=decay, betas=betas, eps=eps)
+                return torch.optim.Adam(params, betas=betas, eps=eps, **common)
             case "adagrad":
                 return torch.optim.Adagrad(params, lr=lr, weight_decay=decay, eps=eps)
             case "sgd":
-                return torch.optim.SGD(
-                    params, lr=lr, weight_decay=decay, momentum=options.dense_momentum
-                )
+                return torch.optim.SGD(params, momentum=options.dense_momentum, **common)
 
     return KeyedOptimizerWrapper(dict(parameters), build)

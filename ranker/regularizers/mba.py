@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ranker.distributed import world_size
 from ranker.embedding import table_keys
-from ranker.modules.id_counts import owner_values
+from ranker.modules.id_counts import ask_owners, own_ids
+from ranker.modules.sample_counts import count_samples, sample_windows
+from ranker.modules.streamed_counts import StreamedCounts
 from ranker.slots import FeatureLayout, RegularizerInputs
+from ranker_data.batch import BEHAVIOR_PREFIX
 from ranker_data.frequencies import frequency_path
 from ranker_data.schema import Schema
 
@@ -24,6 +26,10 @@ class MBA(nn.Module):
     through the lookup: the fused sparse optimizer sees its gradient with that of the loss, and rows
     that are not in the batch are not touched. A rank keeps its share of the counts.
 
+    With `frequencies` null, counts are streamed: n_j is the number of samples so far, this batch
+    included, and is kept in the checkpoint. An id that has been rare is then shrunk as the rare id
+    that it was.
+
     Behaviours that no encoder looks at (see TWIN's search) are not looked up, hence not in the
     batch.
 
@@ -32,7 +38,7 @@ class MBA(nn.Module):
         items: layout of the item features; not used.
         weight: lambda; the paper has 0.01.
         tables: to regularise.
-        frequencies: folder with the counts, made by scripts/count_ids.py.
+        frequencies: folder with the counts, made by scripts/count_ids.py; None counts in training.
 
     Raises:
         ValueError: a table is unknown or has no vocabulary, or its counts are missing or old.
@@ -45,24 +51,25 @@ class MBA(nn.Module):
         items: FeatureLayout,
         weight: float,
         tables: list[str],
-        frequencies: str,
+        frequencies: str | None,
     ) -> None:
         super().__init__()
         if weight <= 0:
             raise ValueError(f"regularizer.mba.weight is {weight}; must be positive")
         if not tables:
             raise ValueError("regularizer.mba.tables is empty; name at least one table")
-        keys = table_keys(schema)
         self.weight = weight
-        self.keys = {table: keys.get(table, []) for table in tables}
+        self.sizes = {table: _size_of(schema, table) for table in tables}
+        keys = table_keys(schema)
+        self.keys = {table: keys[table] for table in tables}
+        self.user_keys = {field.name for field in schema.fields_of("user")}
+        self.streamed = StreamedCounts(self.sizes) if frequencies is None else None
         # no buffers: they differ by rank, and DDP would give all ranks those of rank 0
-        self._inverse: dict[str, Tensor] = {}
-        rank = dist.get_rank() if world_size() > 1 else 0
-        for table in tables:
-            owned = _read(Path(frequencies), schema, table)[rank :: world_size()]
-            # an id that no training sample has can only come from a longer history than was counted
-            inverse = torch.from_numpy(1 / np.maximum(owned, 1).astype(np.float32))
-            self._inverse[table] = inverse
+        self._inverse = {
+            table: _read(Path(frequencies), table, size)
+            for table, size in self.sizes.items()
+            if frequencies is not None
+        }
 
     def forward(self, inputs: RegularizerInputs) -> Tensor:
         """Returns the term, this rank's share of it times the number of ranks."""
@@ -71,14 +78,44 @@ class MBA(nn.Module):
             ids = torch.cat([inputs.ids[key] for key in keys])
             vectors = torch.cat([inputs.vectors[key] for key in keys])
             unique, place, counts = ids.unique(return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]
-            self._inverse[table] = self._inverse[table].to(ids.device)
-            shares = owner_values(unique, counts, self._inverse[table])
+            sums = [counts]
+            if self.streamed is not None:
+                places = place.split([len(inputs.ids[key]) for key in keys])
+                windows = [self._windows(key, inputs) for key in keys]
+                sums.append(count_samples(places, windows, len(unique)))
+            shares = ask_owners(
+                unique,
+                torch.stack(sums, dim=1),
+                num_ids=self.sizes[table],
+                answer=lambda own, totals, table=table: self._share(table, own, totals),  # type: ignore[misc]
+            )
             terms.append((shares[place] * vectors.square().sum(1)).sum())
         return self.weight / 2 * torch.stack(terms).sum() * world_size()
 
+    def _windows(self, key: str, inputs: RegularizerInputs) -> Tensor:
+        """Returns [C, 2] begin and end of the ids of a key that belong to a sample."""
+        if key.startswith(BEHAVIOR_PREFIX):
+            rows = inputs.windows
+        else:
+            row = inputs.user_of
+            if key not in self.user_keys:
+                row = torch.arange(len(row), device=row.device)
+            rows = torch.stack([row, row + 1], dim=1)
+        return sample_windows(rows, key, inputs.bag_lengths)
 
-def _read(folder: Path, schema: Schema, table: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Returns the counts of a table, mapped into memory."""
+    def _share(self, table: str, own: Tensor, totals: Tensor) -> Tensor:
+        """Returns 1 / n_j, divided among the places of the global batch that have id j."""
+        if self.streamed is None:
+            self._inverse[table] = self._inverse[table].to(own.device)
+            return self._inverse[table][own] / totals[:, 0]
+        # a first pass over the batch without gradient does not count
+        seen = totals[:, 1] if torch.is_grad_enabled() else torch.zeros_like(totals[:, 1])
+        samples = self.streamed.add(table, own, seen)
+        return 1 / (samples.clamp_min(1) * totals[:, 0])
+
+
+def _size_of(schema: Schema, table: str) -> int:
+    """Returns the number of ids of a table."""
     names = [known.name for known in schema.tables if known.name in table_keys(schema)]
     if table not in names:
         raise ValueError(
@@ -90,17 +127,24 @@ def _read(folder: Path, schema: Schema, table: str) -> np.ndarray[tuple[int], np
             f"regularizer.mba.tables names {table!r}, which has no vocabulary: its ids share rows "
             "and cannot be counted; leave it out"
         )
+    return size
+
+
+def _read(folder: Path, table: str, size: int) -> Tensor:
+    """Returns 1 / n_j of the ids that this rank owns."""
     path = frequency_path(folder, table)
     if not path.is_file():
         raise ValueError(
-            f"regularizer.mba.frequencies: {path} does not exist; run scripts/count_ids.py first"
+            f"regularizer.mba.frequencies: {path} does not exist; run scripts/count_ids.py first, "
+            "or count in training with regularizer.mba.frequencies=null"
         )
-    counts: np.ndarray[tuple[int], np.dtype[np.int64]] = np.load(
-        path, mmap_mode="r", allow_pickle=False
-    )
+    counts = np.load(path, mmap_mode="r", allow_pickle=False)
     if counts.shape != (size,):
         raise ValueError(
             f"{path} has {counts.shape[0]} counts, but the table has {size} ids; run "
             "scripts/count_ids.py again"
         )
-    return counts
+    own = own_ids(size)
+    # an id that no training sample has can only come from a longer history than was counted
+    inverse = 1 / np.maximum(counts[own.start : own.stop], 1).astype(np.float32)
+    return torch.from_numpy(inverse)

@@ -2,7 +2,8 @@
 
 Evaluations in training write `held_out/<task>/excess` (how much worse than its reference a held
 task is, as a share of the reference), `excess_low` and `excess_high` (95 % interval), `slack` and
-`met` (1 or 0).
+`met` (1 or 0); `active`, the share of updates that found it violated, and `at_max`, how many in
+a row it has been at its maximum while the constraint is violated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ def held_out_constraints(
         checkpoint: name of the checkpoint, "step-00000400".
 
     Returns:
-        {"name", "step", "met", "excess", "excess_low", "excess_high", "slack"} of each.
+        {"name", "step", "met", "excess", "excess_low", "excess_high", "slack", and "active" and
+        "at_max", None where not recorded} of each.
     """
     evaluated = [r for r in records if any(key.startswith(HELD_OUT) for key in r)]
     if not evaluated:
@@ -35,6 +37,7 @@ def held_out_constraints(
     return [
         {"name": name, "step": record["step"], "met": record[f"{HELD_OUT}{name}/met"] == 1}
         | {value: record[f"{HELD_OUT}{name}/{value}"] for value in _VALUES}
+        | {value: record.get(f"{HELD_OUT}{name}/{value}") for value in ("active", "at_max")}
         for name in names
     ]
 
@@ -48,4 +51,17 @@ def describe_held_out(constraint: Json) -> str:
         f"{constraint['name']}: on validation at step {constraint['step']:,} {abs(excess):.2%} "
         f"{side} than its reference (95 % interval {constraint['excess_low']:+.2%} to "
         f"{constraint['excess_high']:+.2%}, slack {constraint['slack']:.2%}): {verdict}."
+        + _describe_multiplier(constraint)
     )
+
+
+def _describe_multiplier(constraint: Json) -> str:
+    """What the multiplier tells of the constraint, if anything."""
+    if constraint["at_max"]:
+        return (
+            " Warning: its multiplier is at objective.dual.max and the constraint still violated; "
+            "it may be infeasible."
+        )
+    if constraint["active"] == 0:
+        return " Nothing violated it in training: the tasks agree, or the slack is too wide."
+    return ""

@@ -47,7 +47,13 @@ def training_figures(training: Json) -> list[Chart]:
     """One chart per entry of `training_series`."""
     charts = []
     for name, lines in training.items():
-        words = (name.capitalize(), "What is held, and the reference that it is held to.")
+        caption = (
+            "How much worse than its reference on validation, as a share; the constraint is met "
+            "where the interval reaches below the slack."
+            if name.startswith("held-out ")
+            else "What is held, and the reference that it is held to."
+        )
+        words = (name[0].upper() + name[1:], caption)
         charts.append(_over_steps(*_TRAINING.get(name, words), lines))
     return charts
 

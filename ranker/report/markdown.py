@@ -47,10 +47,11 @@ def _extras(report: Json) -> list[str]:
         changes = [[escape(value) for value in change] for change in report["baseline"]["changes"]]
         if changes:
             lines += ["", *table(["key", "baseline", "this run"], changes)]
-    if report["constraints"]:
+    held = [describe_held_out(found) for found in report["held_out"]]
+    held = held or [describe_constraint(found) for found in report["constraints"]]
+    if held:
         lines += ["", "## Constraints", ""]
-        lines += [f"- {escape(describe_constraint(found))}" for found in report["constraints"]]
-        lines += [f"- {escape(describe_held_out(found))}" for found in report["held_out"]]
+        lines += [f"- {escape(sentence)}" for sentence in held]
     for search in report["search"]:
         lines += ["", f"## Search, {escape(search['encoder'])}", ""]
         lines += [escape(describe_search(search)), ""]

@@ -4,20 +4,29 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ranker.report.constraints import CONSTRAINT, MULTIPLIER
+from ranker.report.constraints import CONSTRAINT, MULTIPLIER, REFERENCE
 from ranker.report.encoding import Json
+from ranker.report.feasibility import HELD_OUT
 
 MAX_POINTS = 400
 
 # a record's key is a metric, or task.metric
 DRAWN_METRICS = ("loss", "auc", "gauc", "logloss")
+# what is drawn of the constraints on held-out data, and what its line is called
+_HELD_OUT = {
+    "excess": "excess",
+    "excess_low": "95% from",
+    "excess_high": "95% to",
+    "slack": "slack",
+}
 
 
 def training_series(records: Sequence[Mapping[str, Any]]) -> Json:
     """Series of [step, value] by chart and by name ("valid ctr.auc"), thinned to MAX_POINTS.
 
     Undefined and non-finite values are left out: a line has a gap where a run had none. Charts are
-    DRAWN_METRICS, "multipliers", and "constraint <name>" of constrained training.
+    DRAWN_METRICS, "multipliers", and "constraint <name>" and "held-out <name>" of constrained
+    training.
 
     Args:
         records: lines of metrics.jsonl, {"kind": "train" or a split, "step": ..., key: value}.
@@ -29,6 +38,9 @@ def training_series(records: Sequence[Mapping[str, Any]]) -> Json:
             if place is not None and isinstance(value, int | float) and math.isfinite(value):
                 chart, name = place
                 points = series.setdefault(chart, {}).setdefault(name, [])
+                if name == REFERENCE and points and points[-1][1] != value:
+                    # it stays until the next stage has another
+                    points.append((float(record["step"]), points[-1][1]))
                 points.append((float(record["step"]), float(value)))
     later = [chart for chart in series if chart not in DRAWN_METRICS]
     return {
@@ -45,6 +57,9 @@ def _place(kind: str, key: str) -> tuple[str, str] | None:
     if key.startswith(CONSTRAINT):
         name, _, what = key.removeprefix(CONSTRAINT).rpartition("/")
         return f"constraint {name}", what
+    if key.startswith(HELD_OUT):
+        name, _, what = key.removeprefix(HELD_OUT).rpartition("/")
+        return (f"held-out {name}", _HELD_OUT[what]) if what in _HELD_OUT else None
     metric = key.rpartition(".")[2]
     return (metric, f"{kind} {key}") if metric in DRAWN_METRICS else None
 

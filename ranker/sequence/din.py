@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ranker.modules.behavior import BehaviorInput, CrossMode
 from ranker.modules.dice import global_moments
+from ranker.modules.recency import RecentBehaviors
 from ranker.modules.windows import check_max_length, latest_behaviors
 from ranker.slots import SequenceInputs
 from ranker_kernels.din_attention import (
@@ -36,6 +37,10 @@ class DIN(nn.Module):
         dice_momentum: weight of a new batch in Dice's moving averages.
         max_length: attend to this many of the latest behaviours, when the loader brings more for
             another encoder; None attends to all.
+        max_positions: places from the end of the history with a vector that is added to e_j; 0
+            leaves the place out. See `Recency`.
+        time_buckets: buckets of the time since the behaviour, likewise. Either of the two copies
+            the behaviours for each request.
     """
 
     def __init__(
@@ -49,6 +54,8 @@ class DIN(nn.Module):
         cross: CrossMode = "auto",
         dice_momentum: float = 0.01,
         max_length: int | None = None,
+        max_positions: int = 0,
+        time_buckets: int = 0,
     ) -> None:
         super().__init__()
         check_max_length("din", max_length)
@@ -58,6 +65,11 @@ class DIN(nn.Module):
         self.normalize = normalize
         self.dice_momentum = dice_momentum
         self.behavior = BehaviorInput(query_dim=query_dim, cross_dim=cross_dim, cross=cross)
+        self.recent = (
+            RecentBehaviors(dim=query_dim, max_positions=max_positions, time_buckets=time_buckets)
+            if max_positions or time_buckets
+            else None
+        )
         shapes = list(pairwise([4 * query_dim, *hidden_units, 1]))
         self.weights = nn.ParameterList(
             nn.init.xavier_normal_(torch.empty(outputs, inputs)) for inputs, outputs in shapes
@@ -74,10 +86,14 @@ class DIN(nn.Module):
 
     def forward(self, inputs: SequenceInputs) -> Tensor:
         """Returns [C, D]."""
+        behaviors = self.behavior(inputs.behaviors, inputs.cross)
+        windows = latest_behaviors(inputs.windows, self.max_length)
+        if self.recent is not None:
+            behaviors, windows = self.recent(behaviors, inputs.behavior_time, windows, inputs.time)
         pooled, moments = din_attention(
             inputs.query,
-            self.behavior(inputs.behaviors, inputs.cross),
-            latest_behaviors(inputs.windows, self.max_length),
+            behaviors,
+            windows,
             self._unit(),
             normalize=self.normalize,
             compute_moments=global_moments,

@@ -25,6 +25,7 @@ class ETA(TwoStageEncoder):
         num_bits: length of the codes.
         num_heads: heads of the attention.
         head_dim: width of a head.
+        score_scale: factor of the attention's scores, see `TargetAttention`.
         hash_seed: of the random directions R; kept in checkpoints with the weights.
     """
 
@@ -38,6 +39,7 @@ class ETA(TwoStageEncoder):
         num_bits: int = 48,
         num_heads: int = 4,
         head_dim: int = 16,
+        score_scale: float = 1.0,
         hash_seed: int = 0,
     ) -> None:
         super().__init__(
@@ -47,6 +49,7 @@ class ETA(TwoStageEncoder):
             k=k,
             num_heads=num_heads,
             head_dim=head_dim,
+            score_scale=score_scale,
         )
         if num_bits < 1:
             raise ValueError(f"num_bits is {num_bits}; must be at least 1")

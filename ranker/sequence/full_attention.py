@@ -17,6 +17,7 @@ class FullAttention(nn.Module):
         output_dim: width of the output.
         num_heads: heads.
         head_dim: width of a head.
+        score_scale: factor of the attention's scores, see `TargetAttention`.
     """
 
     max_length = None
@@ -29,6 +30,7 @@ class FullAttention(nn.Module):
         output_dim: int,
         num_heads: int = 4,
         head_dim: int = 16,
+        score_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.output_dim = output_dim
@@ -37,6 +39,7 @@ class FullAttention(nn.Module):
             cross_dim=cross_dim,
             num_heads=num_heads,
             head_dim=head_dim,
+            score_scale=score_scale,
             output_dim=output_dim,
         )
 

@@ -1,12 +1,10 @@
 """Mean pooling: the fixed-length user vector that DIN improves on."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ranker.modules.behavior import BehaviorInput, CrossMode
-from ranker.modules.windows import expand_windows
 from ranker.slots import SequenceInputs
+from ranker_kernels.segment_sum import segment_sum
 
 
 class MeanPool(nn.Module):
@@ -29,8 +27,6 @@ class MeanPool(nn.Module):
     def forward(self, inputs: SequenceInputs) -> Tensor:
         """Returns [C, D]."""
         behaviors = self.behavior(inputs.behaviors, inputs.cross)
-        rows, offsets = expand_windows(inputs.windows)
-        if not len(rows):
-            # embedding_bag refuses an empty index; an empty history pools to zeros
-            return torch.zeros_like(inputs.query) + 0 * behaviors.sum()
-        return F.embedding_bag(rows, behaviors, offsets[:-1], mode="mean")
+        lengths = inputs.windows[:, 1] - inputs.windows[:, 0]
+        # an empty history pools to zeros
+        return segment_sum(behaviors, inputs.windows) / lengths.clamp_min(1).unsqueeze(1)

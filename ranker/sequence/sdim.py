@@ -2,10 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from ranker.modules.windows import expand_windows
 from ranker.slots import SequenceInputs
+from ranker_kernels.signature_sums import MAX_BITS, signature_sums, signatures
 
 
 class SDIM(nn.Module):
@@ -21,7 +20,7 @@ class SDIM(nn.Module):
         query_dim: width D of the candidate's inherent features.
         cross_dim: width X of the behaviours' cross features, which the hashes do not see.
         num_hashes: m in the paper.
-        bits_per_signature: tau in the paper; divides `num_hashes`.
+        bits_per_signature: tau in the paper; divides `num_hashes`, at most 8.
         hash_seed: of the random directions; kept in checkpoints with the weights.
     """
 
@@ -37,39 +36,25 @@ class SDIM(nn.Module):
         hash_seed: int = 0,
     ) -> None:
         super().__init__()
-        if bits_per_signature < 1 or num_hashes < 1 or num_hashes % bits_per_signature:
+        if not 1 <= bits_per_signature <= MAX_BITS or num_hashes < 1:
             raise ValueError(
-                f"sdim bits_per_signature ({bits_per_signature}) must be at least 1 and divide "
+                f"sdim bits_per_signature is {bits_per_signature} and num_hashes {num_hashes}; "
+                f"they must be 1 to {MAX_BITS} and at least 1"
+            )
+        if num_hashes % bits_per_signature:
+            raise ValueError(
+                f"sdim bits_per_signature ({bits_per_signature}) must divide "
                 f"num_hashes ({num_hashes})"
             )
         self.output_dim = query_dim
         self.bits = bits_per_signature
         generator = torch.Generator().manual_seed(hash_seed)
         self.register_buffer("directions", torch.randn(query_dim, num_hashes, generator=generator))
-        self.register_buffer("powers", 2 ** torch.arange(bits_per_signature), persistent=False)
 
     directions: Tensor
-    powers: Tensor
 
     def forward(self, inputs: SequenceInputs) -> Tensor:
         """Returns [C, D]; an empty window gives zeros."""
-        windows, window_of = inputs.windows.unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
-        rows, _ = expand_windows(windows)
-        owner = torch.repeat_interleave(windows[:, 1] - windows[:, 0], output_size=len(rows))
-        behaviors = inputs.behaviors.index_select(0, rows)
-        wanted, found = self.signatures(inputs.query), self.signatures(inputs.behaviors)
-        num_buckets = 2**self.bits
-        total = torch.zeros_like(inputs.query)
-        for signature in range(wanted.shape[1]):
-            bucket = owner * num_buckets + found[rows, signature]
-            sums = behaviors.new_zeros(len(windows) * num_buckets, behaviors.shape[1])
-            sums = sums.index_add(0, bucket, behaviors)
-            mine = sums.index_select(0, window_of * num_buckets + wanted[:, signature])
-            total = total + normalize(mine, dim=1)
-        return total / wanted.shape[1]
-
-    @torch.no_grad()
-    def signatures(self, embedded: Tensor) -> Tensor:
-        """Returns the bucket of each row under each signature, [rows, num_hashes / bits]."""
-        signs = (embedded @ self.directions >= 0).long()
-        return (signs.view(len(embedded), -1, self.bits) * self.powers).sum(dim=2)
+        wanted = signatures(inputs.query, self.directions, self.bits)
+        found = signatures(inputs.behaviors, self.directions, self.bits)
+        return signature_sums(inputs.behaviors, found, wanted, inputs.windows)

@@ -20,6 +20,7 @@ class SIMHard(TwoStageEncoder):
         k: behaviours that the search keeps.
         num_heads: heads of the attention.
         head_dim: width of a head.
+        score_scale: factor of the attention's scores, see `TargetAttention`.
         category: field that behaviours and candidates share; it has one id each.
     """
 
@@ -32,6 +33,7 @@ class SIMHard(TwoStageEncoder):
         k: int = 100,
         num_heads: int = 4,
         head_dim: int = 16,
+        score_scale: float = 1.0,
         category: str = "category",
     ) -> None:
         super().__init__(
@@ -41,6 +43,7 @@ class SIMHard(TwoStageEncoder):
             k=k,
             num_heads=num_heads,
             head_dim=head_dim,
+            score_scale=score_scale,
         )
         self.category = category
 

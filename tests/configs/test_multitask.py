@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from ranker.constraint_values import ConstraintValues
 from ranker.exit_codes import InfeasibleError
 from ranker.job import TrainJob
 from ranker.trainer import train
+from ranker_data.batch import RankingBatch
 
 MakeJob = Callable[..., TrainJob]
 Launch = Callable[..., None]
@@ -61,6 +63,17 @@ JOBS = {
         "+objective.constraints.metrics={ctr: auc}",
     ],
     "ple_losses": [*PRIORITY, "head=ple", *ESMM, *TOWERS, "objective.priority=[ctr,ctcvr]"],
+    # fused tables learn from each micro-batch, of which two ranks have others than one
+    "ple_in_micro_batches": [
+        *PRIORITY,
+        "head=ple",
+        *ESMM,
+        *TOWERS,
+        "objective.priority=[ctr,ctcvr]",
+        "loader.max_behaviors=120",
+        "optimizer.sparse_lr=0.0",
+        "optimizer.dense_lr=0.01",
+    ],
     "pepnet_simultaneous": [
         *PRIORITY,
         "head=ppnet",
@@ -135,8 +148,9 @@ def train_in_parts(
 
 @pytest.mark.parametrize("name", ["three", "esmm_training_losses", "gradnorm"])
 def test_an_interrupted_run_ends_bit_identical(make_job: MakeJob, name: str) -> None:
-    # evaluations at every step, so that the stops add none
-    overrides = [*JOBS.get(name, THREE), "trainer.eval_every_steps=1"]
+    # evaluations at every step, so that the stops add none; the three stages turn within epochs
+    three = [*THREE, "objective.stage_epochs=[0.7,0.5,0.5]"]
+    overrides = [*JOBS.get(name, three), "trainer.eval_every_steps=1"]
     whole = train_in_parts(make_job, "whole", overrides, [])
     steps = read_records(whole)[-1]["step"]
     parts = train_in_parts(make_job, "parts", overrides, [steps // 2, steps - 2])
@@ -176,6 +190,46 @@ def test_stages_hold_what_was_reached_and_say_so(
     low, high = evaluated["held_out/ctr/excess_low"], evaluated["held_out/ctr/excess_high"]
     assert low <= evaluated["held_out/ctr/excess"] <= high
     assert evaluated["held_out/ctr/slack"] == pytest.approx(0.001, rel=1e-3)
+
+
+def test_stages_may_share_one_pass(make_job: MakeJob, capfd: pytest.CaptureFixture[str]) -> None:
+    job = make_job(*BASE, *THREE, "name=run", "objective.stage_epochs=[0.5,0.34,0.17]")
+    train(job)
+    told = capfd.readouterr().err
+    # of the six steps of an epoch; a stage has one at least
+    for start in ("step 0: stage 1", "step 3: stage 2", "step 5: stage 3"):
+        assert start in told
+    assert read_records(job)[-1]["step"] == 6
+
+
+def test_references_keep_the_budget_of_behaviours_and_do_not_depend_on_it(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[list[int]] = []
+    score = ConstraintValues._score
+
+    def spy(self: ConstraintValues, parts: list[RankingBatch]) -> Any:
+        sizes.append([part.num_behaviors for part in parts])
+        return score(self, parts)
+
+    monkeypatch.setattr(ConstraintValues, "_score", spy)
+    # fused tables learn from each part of a batch, everything else from the whole
+    frozen = ["optimizer.dense_lr=0.01", "optimizer.sparse_lr=0.0"]
+    held = ["+objective.constraints.metrics={like: auc}", "trainer.log_every_steps=1"]
+    found = []
+    for name, budget in (("whole", "null"), ("parts", "100")):
+        sizes.clear()
+        job = make_job(
+            *BASE, *THREE, *frozen, *held, f"name={name}", f"loader.max_behaviors={budget}"
+        )
+        train(job)
+        assert (max(map(len, sizes)) > 1) == (name == "parts")
+        records = read_records(job)
+        found.append([{k: v for k, v in r.items() if "reference" in k} for r in records])
+    assert max(max(parts) for parts in sizes) <= 100
+    assert any("constraint/like/reference" in record for record in found[0])
+    for one, other in zip(*found, strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
 
 
 def test_an_impossible_reference_stops_the_run(make_job: MakeJob) -> None:

@@ -17,7 +17,13 @@ from ranker.checkpoint import Trainable, init_dense_state
 from ranker.checkpoint_files import list_checkpoints
 from ranker.checkpoint_tensors import read_tensors, tensor_shapes
 from ranker.config import to_plain
-from ranker.daily import DELTA_FILE, rows_to_forget, train_daily
+from ranker.daily import (
+    DELTA_FILE,
+    DailyOptions,
+    check_forgetting,
+    rows_to_forget,
+    train_daily,
+)
 from ranker.delta import apply_delta, read_delta
 from ranker.derived_config import build_daily_job
 from ranker.distributed import process_group
@@ -184,3 +190,12 @@ def test_rare_and_old_ids_are_forgotten_but_never_the_unknown_one() -> None:
     old = rows_to_forget(counts, min_count=0, expire_days=2)["t"]
     assert old.tolist() == [False, False, True, False]
     assert not rows_to_forget(counts[:1], min_count=0, expire_days=2)["t"].any()
+
+
+def test_hashed_tables_are_left_out_and_told(runner: Any, tiny_schema: Schema) -> None:
+    job = runner.job("x", "+embedding.hashed.item_id=30")
+    assert check_forgetting(job, DailyOptions()) == []
+    assert check_forgetting(job, DailyOptions(min_count=2)) == ["item_id"]
+    every = [f"+embedding.hashed.{table.name}=30" for table in tiny_schema.tables]
+    with pytest.raises(ValueError, match="all tables are hashed"):
+        check_forgetting(runner.job("x", *every), DailyOptions(expire_days=3))

@@ -13,7 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from ranker.checkpoint_files import list_checkpoints
+from ranker.checkpoint_files import choose, list_checkpoints
+from ranker.checkpoint_tensors import read_tensors, tensor_shapes
+from ranker.modules.dual_ascent import DualOptions
 from ranker_data.layout import samples_path
 
 # the fault strikes at the fifth step; checkpoints are of steps 3, 5 (an evaluation), 6, 9 and 10
@@ -293,6 +295,21 @@ def test_ranks_without_rows_neither_hang_nor_lose_any(
 def test_kills_around_a_save_end_bit_identical(
     runner: Any, tmp_path: Path, project_root: Path
 ) -> None:
+    # constraints from the first step on, whose multipliers are compared with everything else
+    held = [
+        "head=shared_bottom",
+        "head.bottom_units=[8]",
+        "head.towers.hidden_units=[4]",
+        "head.towers.predict=[ctr,cvr]",
+        "objective=lagrangian",
+        "objective.priority=[ctr,cvr]",
+        "objective.mode=simultaneous",
+        "+objective.references={ctr: 0.3}",
+        "objective.constraints.every_steps=1",
+        "objective.constraints.num_batches=2",
+        "trainer.monitor=ctr.auc",
+    ]
+    common = (o for o in runner.overrides if not o.startswith(("run_root", "head.")))
     paths = [project_root, project_root / "data", project_root / "kernels"]
     done = subprocess.run(
         [
@@ -303,7 +320,8 @@ def test_kills_around_a_save_end_bit_identical(
             "--interval=2",
             # rank 0 while it writes its shard and just before it gives the checkpoint its name
             "--points=2,11",
-            *(override for override in runner.overrides if not override.startswith("run_root")),
+            *common,
+            *held,
             "trainer.epochs=1",
         ],
         env={
@@ -318,3 +336,7 @@ def test_kills_around_a_save_end_bit_identical(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "os.rename .tmp-step-00000004" in done.stdout
     assert done.stdout.count(", identical") >= 3
+    last = choose(tmp_path / "soak" / "undisturbed" / "checkpoints", "last")
+    (name,) = (name for name in tensor_shapes(last) if name.endswith("ascent.multipliers"))
+    # it began at objective.dual.initial
+    assert read_tensors(last, [name])[name][0] > DualOptions().initial

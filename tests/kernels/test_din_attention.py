@@ -15,6 +15,7 @@ from ranker_kernels.din_attention import (
 )
 from ranker_kernels.din_attention.op import attend
 from ranker_kernels.din_attention.reference import din_attention_reference
+from ranker_kernels.native import SWITCH
 
 DIM = 8
 HIDDEN = (10, 6)
@@ -142,6 +143,7 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("native", ["0", "1"])
 @pytest.mark.parametrize("normalize", ["none", "softmax"])
 @pytest.mark.parametrize(("windows", "activation", "given_moments"), CASES)
 def test_values_and_gradients_match_the_reference(
@@ -149,8 +151,12 @@ def test_values_and_gradients_match_the_reference(
     activation: Activation,
     given_moments: bool,
     normalize: Normalize,
+    native: str,
     generator: torch.Generator,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # without, and with, the compiled code, which is there for float32
+    monkeypatch.setenv(SWITCH, native)
     unit = make_unit(activation, given_moments=given_moments, generator=generator)
     inputs = make_inputs(windows, generator=generator)
 

@@ -53,9 +53,13 @@ def rows_of(windows: list[tuple[int, int]]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("by", ["index", "windows"])
+@pytest.mark.parametrize("by", ["index", "windows", "short windows"])
 @pytest.mark.parametrize("name", WINDOWS)
-def test_values_and_gradients_match_the_reference(name: str, by: str, with_bias: bool) -> None:
+def test_values_and_gradients_match_the_reference(
+    name: str, by: str, with_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by == "windows":
+        monkeypatch.setattr(blocked, "MIN_PAIRS", 0)
     windows = WINDOWS[name]
     exact = as_leaves(make_inputs(len(windows)))
     query, keys, values, bias = exact
@@ -76,7 +80,7 @@ def test_values_and_gradients_match_the_reference(name: str, by: str, with_bias:
             values,
             bias if with_bias else None,
             index=index if by == "index" else None,
-            windows=spans if by == "windows" else None,
+            windows=None if by == "index" else spans,
         )
         assert output.dtype == dtype
         assert relative_error(output, expected) < bound
@@ -142,6 +146,7 @@ def test_small_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     leaves = as_leaves(make_inputs(len(windows)))
     expected = target_attention(*leaves, windows=windows)
     wanted = differentiate(expected, leaves)
+    monkeypatch.setattr(blocked, "MIN_PAIRS", 0)
     monkeypatch.setattr(blocked, "MAX_SCORES", 300)
     monkeypatch.setattr(selected, "MAX_GATHERED", 800)
     position = windows[:, :1] + torch.arange(50)

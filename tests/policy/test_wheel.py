@@ -24,7 +24,9 @@ def test_the_wheel_holds_exactly_the_three_packages(project_root: Path, tmp_path
     for needed in (
         "ranker/py.typed",
         "ranker/report/templates/report.html.j2",
-        "ranker_data/gather.c",
+        "ranker_data/gather.cpp",
+        "ranker_kernels/native/din_attention.cpp",
+        "ranker_kernels/native/matmul.h",
     ):
         assert needed in names
     assert "ranker_data/datasets/ebnerd.py" in names

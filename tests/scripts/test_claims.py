@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from ranker_data.simulator.world import WorldConfig
-from scripts.claims import CLAIMS, CONFIGS, Claim, render_table, soft_auc
+from scripts.claims import CLAIMS, Claim, render_table, soft_auc
+from scripts.measured_runs import CONFIGS
 
 
 def test_soft_auc_is_the_expected_share_of_ordered_pairs() -> None:

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from scripts.claims import CONFIGS
 from scripts.claims_multitask import (
     build_methods,
+    height_over,
     mean_over_seeds,
+    render_heights,
     render_interval,
     render_table,
 )
+from scripts.measured_runs import CONFIGS
 from scripts.pareto_svg import draw_pareto
 
 TASKS = ["ctr", "like", "long_view"]
@@ -46,6 +48,24 @@ def test_differences_to_the_single_task_are_paired() -> None:
     means = mean_over_seeds(results, methods, "w", [1, 2], ["ctr", "like"])
     assert means["ctr > like"] == pytest.approx((0.76, 0.55))
     assert list(means) == ["ctr > like"]
+
+
+def test_a_point_is_measured_against_the_joined_front() -> None:
+    # the point at (0.7, 0.5) is not on the front
+    sweep = [(0.6, 0.8), (0.8, 0.6), (0.7, 0.5)]
+    assert height_over(sweep, (0.7, 0.72)) == pytest.approx(0.02)
+    assert height_over(sweep, (0.9, 0.6)) == pytest.approx(0.0)
+    assert height_over(sweep, (0.5, 0.7)) == pytest.approx(-0.1)
+
+
+def test_heights_are_of_methods_that_predict_both() -> None:
+    runs = {"static 0.2": (0.6, 0.8), "static 0.9": (0.8, 0.6), "ctr > like": (0.7, 0.71)}
+    results = {f"{name}|w|1": {"ctr auc": a, "like auc": b} for name, (a, b) in runs.items()}
+    results["single ctr|w|1"] = {"ctr auc": 0.8}
+    lines = render_heights(results, ["single ctr", *runs], "w", [1], ["ctr", "like"])
+    assert lines.splitlines() == [
+        "ctr > like: like AUC over the front of static weights at equal ctr AUC +0.0100"
+    ]
 
 
 def test_the_interval_is_student_s() -> None:

@@ -42,6 +42,7 @@ class ClusteredEvents:
 
     Attributes:
         columns: of the behaviours, with the size of the cluster, by user and time.
+        cluster: [num_events] number of the cluster of each event that was offered.
         num_events: events that were offered for clustering.
         num_clusters: clusters that they became.
         squared_distance: of these events to the means of their clusters, summed.
@@ -49,6 +50,7 @@ class ClusteredEvents:
     """
 
     columns: dict[str, Column]
+    cluster: IntArray
     num_events: int
     num_clusters: int
     squared_distance: float
@@ -61,6 +63,7 @@ def cluster_events(
     vectors: FloatArray,
     options: ClusteringOptions,
     schema: Schema,
+    known: IntArray | None = None,
 ) -> ClusteredEvents:
     """Joins the past events of each user; the other events stay as clusters of one.
 
@@ -70,6 +73,7 @@ def cluster_events(
         vectors: [ids, D] of the field that the options name.
         options: what becomes a cluster.
         schema: of the log.
+        known: [past events] clusters that are known, -1 for none; a user has all or none.
     """
     user = plain(columns["user"])
     rows = np.flatnonzero(past)
@@ -80,7 +84,7 @@ def cluster_events(
         edges = np.asarray(options.group_edges)
         band = np.searchsorted(edges, plain(columns[options.group_field])[rows], side="right")
         group = owner * (len(edges) + 1) + band
-    found = cluster_groups(points, group, max_size=options.max_size)
+    found = _cluster(points, group, known, options.max_size)
     num_clusters = int(found.max()) + 1 if len(found) else 0
     # events that stay alone follow as clusters of their own
     cluster = np.empty(len(user), np.int64)
@@ -90,6 +94,7 @@ def cluster_events(
     representative = np.concatenate([rows[nearest], np.flatnonzero(~past)])
     return ClusteredEvents(
         columns=_merge(columns, cluster, representative, schema),
+        cluster=found,
         num_events=len(rows),
         num_clusters=num_clusters,
         squared_distance=float(distance.sum()),
@@ -97,6 +102,19 @@ def cluster_events(
             _nearest_members(points, owner, int(owner.max(initial=-1)) + 1)[1].sum()
         ),
     )
+
+
+def _cluster(
+    points: FloatArray, group: IntArray, known: IntArray | None, max_size: int
+) -> IntArray:
+    """Clusters the points whose cluster is not known; numbers are from 0 without gaps."""
+    new = np.full(len(points), True) if known is None else known < 0
+    found = np.empty(len(points), np.int64)
+    found[new] = cluster_groups(points[new], group[new], max_size=max_size)
+    if known is not None:
+        number = int(found[new].max(initial=-1)) + 1
+        found[~new] = number + np.unique(known[~new], return_inverse=True)[1]
+    return found
 
 
 def _nearest_members(

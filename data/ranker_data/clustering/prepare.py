@@ -19,6 +19,13 @@ from tqdm import tqdm
 from ranker_data.clustering import CLUSTER_SIZE
 from ranker_data.clustering.events import ClusteredEvents, ClusteringOptions, cluster_events
 from ranker_data.clustering.hierarchy import FloatArray
+from ranker_data.clustering.reuse import (
+    CLUSTERING_FILE,
+    check_previous,
+    fingerprints,
+    known_clusters,
+    write_clusters,
+)
 from ranker_data.columns import Column, IntArray, Ragged, plain
 from ranker_data.layout import (
     SPLITS,
@@ -35,8 +42,6 @@ from ranker_data.preparation.writer import PartWriter
 from ranker_data.reader import list_parts, read_behaviors, read_samples
 from ranker_data.schema import Field, Schema, read_schema, write_schema
 
-CLUSTERING_FILE = "clustering.json"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusteringSummary:
@@ -46,12 +51,14 @@ class ClusteringSummary:
         num_events: events that were offered for clustering.
         num_clusters: clusters that they became.
         num_recent_events: events that stayed alone because a sample may not see them.
+        num_kept_events: events whose clusters were those of a previous result.
         unexplained_fraction: squared distance to the cluster means, over that to the users' means.
     """
 
     num_events: int
     num_clusters: int
     num_recent_events: int
+    num_kept_events: int
     unexplained_fraction: float
 
 
@@ -62,8 +69,12 @@ def cluster_histories(
     options: ClusteringOptions,
     *,
     num_workers: int = 1,
+    previous: Path | None = None,
 ) -> ClusteringSummary:
     """Writes a data set with clustered histories; the same files for any number of workers.
+
+    With a previous result, of an earlier state of the source, only users with other events to
+    cluster are clustered again, as they would be without it; the others keep their clusters.
 
     Args:
         source: a prepared data set.
@@ -71,9 +82,10 @@ def cluster_histories(
         vectors: [ids, D] of the table that the field reads, from a ranking model.
         options: what becomes a cluster.
         num_workers: processes that work on parts side by side.
+        previous: a clustered data set with the same options and as many parts.
 
     Raises:
-        ValueError: options, vectors and data set do not fit together.
+        ValueError: options, vectors, data set and previous result do not fit together.
     """
     schema = read_schema(source)
     _check(schema, vectors, options)
@@ -84,19 +96,23 @@ def cluster_histories(
     if not (source / STATS_FILE).is_file():
         raise ValueError(f"{source} has no {STATS_FILE}; prepare it with scripts/prepare_data.py")
     source_stats = json.loads((source / STATS_FILE).read_text(encoding="utf-8"))
+    num_parts = len(list_parts(source / "behaviors"))
+    if previous is not None:
+        check_previous(previous, dataclasses.asdict(options), num_parts)
     digest = digest_of(
         {
             **dataclasses.asdict(options),
+            "previous": None if previous is None else _digest(previous),
             "source": source_stats["preparation"],
             "vectors": hashlib.sha256(vectors.tobytes()).hexdigest(),
         }
     )
-    num_parts = len(list_parts(source / "behaviors"))
     with staged_output(out, digest) as root:
-        jobs = [(source, root, part, vectors, options) for part in range(num_parts)]
+        jobs = [(source, root, part, vectors, options, previous) for part in range(num_parts)]
         summary = _summarize(_run(jobs, num_workers))
         write_schema(clustered, root)
-        text = json.dumps(dataclasses.asdict(summary), indent=1)
+        record = dataclasses.asdict(summary) | {"options": dataclasses.asdict(options)}
+        text = json.dumps(record, indent=1)
         (root / CLUSTERING_FILE).write_text(text + "\n", encoding="utf-8")
         write_stats(
             root,
@@ -132,11 +148,31 @@ def _check(schema: Schema, vectors: FloatArray, options: ClusteringOptions) -> N
         raise ValueError(f"group_field {group!r} must be a dense field of the behaviors: {names}")
 
 
-Job = tuple[Path, Path, int, FloatArray, ClusteringOptions]
+def _digest(previous: Path) -> str:
+    text = (previous / STATS_FILE).read_text(encoding="utf-8")
+    return str(json.loads(text)["preparation"])
 
 
-def _run(jobs: list[Job], num_workers: int) -> list[ClusteredEvents]:
-    """Runs all jobs and returns what they found, without columns, in the order of the parts."""
+@dataclasses.dataclass(frozen=True)
+class _PartResult:
+    """What clustering a part did.
+
+    Attributes:
+        clustered: without the columns and the clusters themselves.
+        num_rows: rows of the new log.
+        num_kept: events that kept their clusters.
+    """
+
+    clustered: ClusteredEvents
+    num_rows: int
+    num_kept: int
+
+
+Job = tuple[Path, Path, int, FloatArray, ClusteringOptions, Path | None]
+
+
+def _run(jobs: list[Job], num_workers: int) -> list[_PartResult]:
+    """Runs all jobs and returns what they did, in the order of the parts."""
     with tqdm(total=len(jobs), desc="clustering", unit="part", disable=None) as progress:
         if num_workers == 1:
             found = []
@@ -154,13 +190,21 @@ def _run(jobs: list[Job], num_workers: int) -> list[ClusteredEvents]:
 
 
 def _write_part(
-    source: Path, root: Path, part: int, vectors: FloatArray, options: ClusteringOptions
-) -> ClusteredEvents:
+    source: Path,
+    root: Path,
+    part: int,
+    vectors: FloatArray,
+    options: ClusteringOptions,
+    previous: Path | None,
+) -> _PartResult:
     schema = read_schema(source)
     columns = read_behaviors(behaviors_path(source, part), schema)
     user = plain(columns["user"])
     past = _past(source, part, schema, user)
-    clustered = cluster_events(columns, past, vectors, options, schema)
+    owners = fingerprints(columns, past)
+    known = None if previous is None else known_clusters(previous, part, *owners)
+    clustered = cluster_events(columns, past, vectors, options, schema, known)
+    write_clusters(root, part, *owners, clustered.cluster)
     wider = dataclasses.replace(
         schema, behaviors=(*schema.behaviors, Field(name=CLUSTER_SIZE, kind="dense"))
     )
@@ -177,7 +221,11 @@ def _write_part(
             end = pa.array(samples["history_end"].to_numpy() - joined)
             column = samples.schema.get_field_index("history_end")
             writer.write_samples(split, samples.set_column(column, "history_end", end))
-    return dataclasses.replace(clustered, columns={"user": rows_now})
+    return _PartResult(
+        clustered=dataclasses.replace(clustered, columns={}, cluster=clustered.cluster[:0]),
+        num_rows=len(rows_now),
+        num_kept=0 if known is None else int((known >= 0).sum()),
+    )
 
 
 def _past(
@@ -209,13 +257,15 @@ def _to_arrow(column: Column) -> pa.Array:
     return pa.array(column)
 
 
-def _summarize(parts: list[ClusteredEvents]) -> ClusteringSummary:
+def _summarize(results: list[_PartResult]) -> ClusteringSummary:
+    parts = [result.clustered for result in results]
     num_clusters = sum(part.num_clusters for part in parts)
     spread = sum(part.squared_spread for part in parts)
     distance = sum(part.squared_distance for part in parts)
     return ClusteringSummary(
         num_events=sum(part.num_events for part in parts),
         num_clusters=num_clusters,
-        num_recent_events=sum(len(plain(p.columns["user"])) for p in parts) - num_clusters,
+        num_recent_events=sum(result.num_rows for result in results) - num_clusters,
+        num_kept_events=sum(result.num_kept for result in results),
         unexplained_fraction=round(distance / spread, 6) if spread else 0.0,
     )

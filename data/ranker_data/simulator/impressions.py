@@ -4,7 +4,7 @@
           + position_domain + 1.5 c bait)                         logit of the click
     R   = weight_domain (A - 0.4) + 0.5 quality + price_domain age log_price
     v_k = bias_domain_k + 0.5 own_k + 0.7 (1 - c) R + c (own_k + taste_k trait_k)
-          - 1.5 c bait (- 0.4 log_price for conversion)           logit of another task k
+          - 1.5 c bait (+ shift - 0.4 log_price for conversion)   logit of another task k
     h   ~ N(0, 1) for every impression, in no feature
 
     p_click             = E_h[sigmoid(z + s h)]
@@ -195,7 +195,8 @@ def _task_logits(
     own = own_quality + users.taste[shown.user] * world.own_trait[shown.item]
     shared = 0.7 * (1.0 - conflict) * relevance - BAIT_WEIGHT * conflict * world.bait[shown.item]
     logits = world.task_bias[shown.domain] + 0.5 * own_quality + conflict * own + shared[:, None]
-    logits[:, SECONDARY_TASKS.index("conversion")] -= 0.4 * world.log_price[shown.item]
+    own_shift = config.conversion_shift - 0.4 * world.log_price[shown.item]
+    logits[:, SECONDARY_TASKS.index("conversion")] += own_shift
     return logits
 
 

@@ -58,6 +58,7 @@ class WorldConfig:
         conflict: from 0 (the other tasks want what the click wants) to 1 (they want other things,
             and bait, which draws clicks, repels them).
         click_shift: added to the log odds of every click; negative values make clicks sparse.
+        conversion_shift: likewise, of every conversion.
         selection: how much clicks depend on who sees what; 0 makes all clicks equally likely, so
             that clicked impressions are a random sample of all (with confounding 0).
         valid_fraction: share of the impression period for validation.
@@ -81,6 +82,7 @@ class WorldConfig:
     confounding: float = 1.0
     conflict: float = 0.3
     click_shift: float = 0.0
+    conversion_shift: float = 0.0
     selection: float = 1.0
     valid_fraction: float = 0.1
     test_fraction: float = 0.1
@@ -95,8 +97,9 @@ class WorldConfig:
         for names, is_bad, rule in _RANGES:
             bad = [name for name in names if is_bad(getattr(self, name))]
             problems += [f"{name} ({getattr(self, name)}) must {rule}" for name in bad]
-        if not math.isfinite(self.click_shift):
-            problems.append(f"click_shift ({self.click_shift}) must be finite")
+        for name in ("click_shift", "conversion_shift"):
+            if not math.isfinite(getattr(self, name)):
+                problems.append(f"{name} ({getattr(self, name)}) must be finite")
         if self.num_items < self.num_topics:
             problems.append(
                 f"num_items ({self.num_items}) must be at least num_categories * "

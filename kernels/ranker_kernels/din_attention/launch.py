@@ -1,5 +1,6 @@
 """Prepares tensors for the Triton kernels and launches them."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,9 +17,13 @@ from ranker_kernels.din_attention.unit import (
     Normalize,
 )
 from ranker_kernels.din_attention.windows import expand_windows
+from ranker_kernels.segment_sum.launch import sum_by_row
+from ranker_kernels.triton_kernels import are_supported, choose_dot_type, tile_side
 
-WARPS = 8
-_KINDS: dict[Activation, int] = {"sigmoid": 0, "prelu": 1, "dice": 2}
+WARPS, STAGES = 8, 1
+# gradients of pairs' keys that are held at once, in numbers: 512 MB
+MAX_PAIR_NUMBERS = 1 << 27
+KINDS: dict[Activation, int] = {"sigmoid": 0, "prelu": 1, "dice": 2}
 
 
 class Tiles(NamedTuple):
@@ -44,6 +49,11 @@ def choose_tiles(dtype: torch.dtype, activation: Activation) -> Tiles:
     return Tiles(32, 32, forward_warps=4) if activation == "dice" else Tiles(64, 32)
 
 
+def holds_sums(dtype: torch.dtype) -> bool:
+    """Whether there are registers for the sums of `backward_first_layer` (sm_90)."""
+    return dtype != torch.float32
+
+
 def choose_launch(behaviors: Tensor, activation: Activation) -> Launch:
     """One program takes the registers of a multiprocessor, so there are as many of them."""
     properties = torch.cuda.get_device_properties(behaviors.device)
@@ -54,7 +64,7 @@ def supports(query: Tensor, behaviors: Tensor, unit: ActivationUnit) -> bool:
     """Whether the kernels take these shapes and dtypes: two hidden layers, tiles that fit."""
     return (
         len(unit.weights) == 3
-        and {query.dtype, behaviors.dtype} <= {torch.float32, torch.bfloat16, torch.float16}
+        and are_supported(query, behaviors)
         and behaviors.shape[1] <= 128
         and all(bias.shape[0] <= 128 for bias in unit.biases)
     )
@@ -98,30 +108,35 @@ def backward(
 ) -> Gradients:
     """Computes what `blocked.backward` does; `gradient` and `output` are float32."""
     inputs = _Inputs(query, behaviors, windows, unit, normalize)
-    common = (*inputs.tensors, terms, gradient.contiguous(), (gradient * output).sum(1))
+    upstream = (terms, gradient.contiguous(), (gradient * output).sum(1))
     tail = (len(query), inputs.scale)
-    first_hidden, second_hidden = inputs.weight2.shape[1], inputs.weight2.shape[0]
-
-    def per_program(*shape: int) -> Tensor:
-        return gradient.new_empty(launch.programs, *shape)
-
-    weight2, units1 = per_program(second_hidden, first_hidden), per_program(first_hidden)
-    units2, score_bias = per_program(3, second_hidden), per_program(1)
+    second_hidden, first_hidden = inputs.weight2.shape
+    weight2, units1 = (
+        gradient.new_zeros(second_hidden, first_hidden),
+        gradient.new_zeros(first_hidden),
+    )
+    units2, score_bias = gradient.new_zeros(3, second_hidden), gradient.new_zeros(1)
     of_candidate = torch.empty_like(inputs.of_candidate)
     keys = _KeyGradient(behaviors, windows)
-    triton_kernels.backward_pairs[(launch.programs,)](
-        *(*common, keys.rows, keys.buffer, of_candidate, weight2, units1, units2, score_bias),
-        *tail,
-        TILE=launch.tiles.backward,
-        num_warps=WARPS,
-        **inputs.constants,
-    )
+    for order, rows, buffer in keys.launches(inputs.order):
+        totals = (weight2, units1, units2, score_bias)
+        parts = [total.new_empty(launch.programs, *total.shape) for total in totals]
+        triton_kernels.backward_pairs[(launch.programs,)](
+            *(*inputs.before, order, *inputs.behind, *upstream, rows, buffer, of_candidate),
+            *(*parts, len(order), *tail),
+            TILE=launch.tiles.backward,
+            num_warps=WARPS,
+            **inputs.constants,
+        )
+        for total, part in zip(totals, parts, strict=True):
+            total += part.sum(0)
     query_gradient = torch.empty_like(gradient)
-    first = per_program(*inputs.first_weight.shape)
+    first = gradient.new_zeros(launch.programs, *inputs.first_weight.shape)
     triton_kernels.backward_first_layer[(launch.programs,)](
-        *(*common, query_gradient, first),
+        *(*inputs.tensors, *upstream, query_gradient, first),
         *tail,
         TILE=launch.tiles.backward,
+        HOLD=holds_sums(behaviors.dtype),
         num_warps=WARPS,
         **inputs.constants,
     )
@@ -130,13 +145,13 @@ def backward(
     of_candidate = of_candidate[:, :h1]
     behavior_block, product_block = first.sum(0)[:, : query.shape[1], :h1].mT
     collapsed = Collapsed(of_candidate.T @ query.float(), behavior_block, product_block)
-    bias2, score_weight, alpha2 = units2.sum(0)[:, :h2]
+    bias2, score_weight, alpha2 = units2[:, :h2]
     return Gradients(
         query_gradient + of_candidate @ collapse(unit.weights[0]).candidate,
-        keys.finish(),
-        [uncollapse_gradient(collapsed), weight2.sum(0)[:h2, :h1], score_weight[None]],
-        [of_candidate.sum(0), bias2, score_bias.sum(0)],
-        [units1.sum(0)[:h1], alpha2] if unit.alphas else [],
+        keys.total,
+        [uncollapse_gradient(collapsed), weight2[:h2, :h1], score_weight[None]],
+        [of_candidate.sum(0), bias2, score_bias],
+        [units1[:h1], alpha2] if unit.alphas else [],
     )
 
 
@@ -152,35 +167,33 @@ class _Inputs:
         normalize: Normalize,
     ) -> None:
         dim = query.shape[1]
-        # the interpreter, which alone runs these kernels on CPU, gets bfloat16 products wrong
-        dot = behaviors.dtype if behaviors.is_cuda else torch.float32
-        width, h1, h2 = (_side(n) for n in (dim, *(bias.shape[0] for bias in unit.biases[:2])))
+        width, h1, h2 = (tile_side(n) for n in (dim, *(bias.shape[0] for bias in unit.biases[:2])))
         first = collapse(unit.weights[0])
         of_candidate = torch.addmm(unit.biases[0], query.float(), first.candidate.T)
         self.of_candidate = _pad(of_candidate, len(query), h1)
         self.first_weight = torch.stack(
             [_pad(block.T, width, h1) for block in (first.behavior, first.product)]
         )
-        self.weight2 = _pad(unit.weights[1], h2, h1).to(dot)
+        self.weight2 = _pad(unit.weights[1], h2, h1)
         units1 = _pad(torch.stack(_activation_rows(unit, 0)), 3, h1)
         units2 = torch.stack([unit.biases[1], unit.weights[2][0], *_activation_rows(unit, 1)])
-        # the longest windows first, so that no program is left with one at the end
-        order = torch.argsort(windows[:, 1] - windows[:, 0], descending=True, stable=True)
-        self.tensors = (
-            *(query.contiguous(), behaviors.contiguous(), windows.contiguous(), order),
+        self.order = _longest_first(windows)
+        self.before = (query.contiguous(), behaviors.contiguous(), windows.contiguous())
+        self.behind = (
             *(self.of_candidate, self.first_weight, units1, self.weight2, _pad(units2, 5, h2)),
             unit.biases[2],
         )
+        self.tensors = (*self.before, self.order, *self.behind)
         self.scale = dim**-0.5 if normalize == "softmax" else 1.0
         self.constants = {
             "DIM": dim,
             "D": width,
             "H1": h1,
             "H2": h2,
-            "KIND": _KINDS[unit.activation],
+            "KIND": KINDS[unit.activation],
             "SOFTMAX": normalize == "softmax",
-            "DOT": triton_kernels.DOT_TYPES[dot],
-            "num_stages": 1,
+            "DOT": choose_dot_type(behaviors),
+            "num_stages": STAGES,
         }
 
 
@@ -188,40 +201,40 @@ class _KeyGradient:
     """Where `backward_pairs` writes the gradient of every pair's key, and their sum.
 
     Windows that do not overlap write to the behaviours' own rows. Otherwise every pair has its
-    own row, and the rows of a behaviour are added up in a fixed order.
+    own row, and the rows of a behaviour are added up in a fixed order; candidates take turns, so
+    that there are never many pairs at once.
     """
 
     def __init__(self, behaviors: Tensor, windows: Tensor) -> None:
-        self.behaviors = behaviors
-        begins, by_begin = windows[:, 0].sort(stable=True)
-        reached = windows[by_begin, 1].cummax(0).values
-        filled = windows[by_begin, 1] > begins
-        self.overlap = bool(((begins[1:] < reached[:-1]) & filled[1:]).any())
-        if self.overlap:
-            self.pairs = expand_windows(windows)
-            self.rows = self.pairs.offsets
-            shape = (self.pairs.behavior.shape[0], behaviors.shape[1])
-            self.buffer = behaviors.new_empty(shape, dtype=torch.float32)
-        else:
-            self.rows = windows[:, 0].contiguous()
-            self.buffer = torch.zeros_like(behaviors, memory_format=torch.contiguous_format)
+        self.windows = windows
+        begins, self.by_begin = windows[:, 0].sort(stable=True)
+        ends = windows[self.by_begin, 1]
+        meet = (begins[1:] < ends.cummax(0).values[:-1]) & (ends[1:] > begins[1:])
+        self.overlap = bool(meet.any())
+        dtype = torch.float32 if self.overlap else behaviors.dtype
+        self.total = torch.zeros(behaviors.shape, dtype=dtype, device=behaviors.device)
 
-    def finish(self) -> Tensor:
+    def launches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yields candidates, where each writes, and what to; it is added up with the next call."""
         if not self.overlap:
-            return self.buffer
-        num_behaviors, dim = self.behaviors.shape
-        behavior, pairs = self.pairs.behavior.sort(stable=True)
-        bounds = torch.arange(num_behaviors + 1, device=behavior.device)
-        offsets = torch.searchsorted(behavior, bounds)
-        output = self.buffer.new_empty(num_behaviors, dim)
-        rows = 32
-        triton_kernels.sum_by_behavior[((num_behaviors + rows - 1) // rows,)](
-            *(self.buffer, pairs, offsets, output, num_behaviors),
-            DIM=dim,
-            D=_side(dim),
-            ROWS=rows,
-        )
-        return output
+            yield order, self.windows[:, 0].contiguous(), self.total
+            return
+        num_rows, dim = self.total.shape
+        begins, ends = self.windows[self.by_begin].unbind(1)
+        turn = ((ends - begins).cumsum(0) - 1).clamp_min(0) // max(1, MAX_PAIR_NUMBERS // dim)
+        for number in turn.unique_consecutive().tolist():  # type: ignore[no-untyped-call]
+            members = self.by_begin[turn == number]
+            members = members[_longest_first(self.windows[members])]
+            pairs = expand_windows(self.windows[members])
+            rows = torch.zeros_like(order).index_copy_(0, members, pairs.offsets)
+            buffer = self.total.new_empty(len(pairs.behavior), dim)
+            yield members, rows, buffer
+            self.total += sum_by_row([buffer], pairs.behavior, num_rows)[0]
+
+
+def _longest_first(windows: Tensor) -> Tensor:
+    """Returns the order in which no program is left with a long window at the end."""
+    return torch.argsort(windows[:, 1] - windows[:, 0], descending=True, stable=True)
 
 
 def _activation_rows(unit: ActivationUnit, layer: int) -> list[Tensor]:
@@ -233,11 +246,6 @@ def _activation_rows(unit: ActivationUnit, layer: int) -> list[Tensor]:
     mean, variance = unit.moments[layer]
     rate = torch.rsqrt(variance + DICE_EPSILON)
     return [alpha, rate, -mean * rate]
-
-
-def _side(size: int) -> int:
-    """Returns the side of a tile: a power of two, and at least what a tensor core takes."""
-    return max(16, 1 << (size - 1).bit_length())
 
 
 def _pad(matrix: Tensor, rows: int, columns: int) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ranker_kernels.din_attention import blocked
+from ranker_kernels.din_attention import blocked, compiled
 from ranker_kernels.din_attention.unit import (
     Activation,
     ActivationUnit,
@@ -36,9 +36,13 @@ def _attend(
     """Returns the output `[C, D]` and the softmax terms `[2, C]` that the backward needs."""
     unit = _unit(weights, biases, alphas, means, variances, activation)
     dtype = compute_dtype(query, behaviors)
-    output, terms = blocked.forward(
-        query.to(dtype), behaviors.to(dtype), windows, unit.to(dtype), cast(Normalize, normalize)
-    )
+    inputs = (query.to(dtype), behaviors.to(dtype), windows, unit.to(dtype))
+    mode = cast(Normalize, normalize)
+    library = compiled.find_library(inputs[0])
+    if library is None:
+        output, terms = blocked.forward(*inputs, mode)
+    else:
+        output, terms = compiled.forward(library, *inputs, mode)
     return output.to(behaviors.dtype), terms
 
 
@@ -60,16 +64,16 @@ def _attend_backward(
     """Returns the gradients of query, behaviours, weights, biases and alphas, in this order."""
     unit = _unit(weights, biases, alphas, means, variances, activation)
     dtype = compute_dtype(query, behaviors)
-    gradients = blocked.backward(
-        gradient.to(dtype),
-        output.to(dtype),
-        terms,
-        query.to(dtype),
-        behaviors.to(dtype),
-        windows,
-        unit.to(dtype),
-        cast(Normalize, normalize),
+    inputs = (
+        *(gradient.to(dtype), output.to(dtype), terms),
+        *(query.to(dtype), behaviors.to(dtype), windows, unit.to(dtype)),
     )
+    mode = cast(Normalize, normalize)
+    library = compiled.find_library(inputs[3])
+    if library is None:
+        gradients = blocked.backward(*inputs, mode)
+    else:
+        gradients = compiled.backward(library, *inputs, mode)
     return _flatten(gradients, [query, behaviors, *weights, *biases, *alphas])
 
 

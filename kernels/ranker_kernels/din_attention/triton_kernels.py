@@ -19,15 +19,11 @@ beyond `DIM` are masked. Offsets into the behaviour axis are 64-bit.
 # jit functions are compiled from their source and know no annotations but tl.constexpr
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
-import torch
 import triton
 import triton.language as tl
 
-DOT_TYPES = {
-    torch.float32: tl.float32,
-    torch.bfloat16: tl.bfloat16,
-    torch.float16: tl.float16,
-}
+from ranker_kernels.triton_kernels import load_rows, store_rows
+
 SIGMOID = tl.constexpr(0)
 PRELU = tl.constexpr(1)
 DICE = tl.constexpr(2)
@@ -83,10 +79,10 @@ def _load_candidate(
 
 
 @triton.jit
-def _load_second_layer(weight2, units2, H1: tl.constexpr, H2: tl.constexpr):
+def _load_second_layer(weight2, units2, H1: tl.constexpr, H2: tl.constexpr, DOT: tl.constexpr):
     """Loads W2 `[H2, H1]`, and bias, score weight, alpha, rate, shift: the rows of `units2`."""
     units, inputs = tl.arange(0, H2), tl.arange(0, H1)
-    weight = tl.load(weight2 + units[:, None] * H1 + inputs[None, :])
+    weight = tl.load(weight2 + units[:, None] * H1 + inputs[None, :]).to(DOT)
     bias, score_weight = tl.load(units2 + units), tl.load(units2 + H2 + units)
     alpha, rate, shift = _load_activation(units2 + 2 * H2, units, H2)
     return weight, bias, score_weight, alpha, rate, shift
@@ -100,9 +96,7 @@ def _score(
     KIND: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Returns the keys `[TILE, D]`, both layers before and after activation, and the score."""
-    dims = tl.arange(0, D)
-    inside = valid[:, None] & (dims < DIM)[None, :]
-    key = tl.load(behaviors + rows[:, None] * DIM + dims[None, :], mask=inside, other=0.0).to(DOT)
+    key = load_rows(behaviors, rows, valid, DIM, D).to(DOT)
     alpha1, rate1, shift1 = _load_activation(units1, tl.arange(0, H1), H1)
     z1 = tl.dot(key, first, input_precision="ieee") + c
     h1 = _activate(z1, alpha1, rate1, shift1, KIND)
@@ -119,7 +113,9 @@ def forward(
     KIND: tl.constexpr, SOFTMAX: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Writes the output `[C, DIM]`; with softmax, also the terms `[2, C]`."""
-    weight, bias, score_weight, alpha, rate, shift = _load_second_layer(weight2, units2, H1, H2)
+    weight, bias, score_weight, alpha, rate, shift = _load_second_layer(
+        weight2, units2, H1, H2, DOT
+    )
     score_bias = tl.load(score_bias_pointer)
     dims = tl.arange(0, D)
     for turn in range(tl.program_id(0), num_candidates, tl.num_programs(0)):
@@ -194,24 +190,27 @@ def backward_pairs(
     query, behaviors, windows, order, of_candidate, first_weight, units1, weight2, units2,
     score_bias_pointer, terms, upstream, mean_gradients, key_rows,
     key_gradient, of_candidate_gradient, weight2_gradient, units1_gradient, units2_gradient,
-    score_bias_gradient, num_candidates, scale,
+    score_bias_gradient, num_turns, num_candidates, scale,
     DIM: tl.constexpr, D: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, TILE: tl.constexpr,
     KIND: tl.constexpr, SOFTMAX: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Gradients of keys, of c, and of everything behind the first layer.
 
+    It serves the `num_turns` candidates in `order`.
     Window rows of candidate i start at row `key_rows[i]` of `key_gradient`. The last four outputs
     have one slice for each program: `[H2, H1]`, alpha1 `[H1]`, `[3, H2]` with bias, score weight
     and alpha, and one number.
     """
-    weight, bias, score_weight, alpha, rate, shift = _load_second_layer(weight2, units2, H1, H2)
+    weight, bias, score_weight, alpha, rate, shift = _load_second_layer(
+        weight2, units2, H1, H2, DOT
+    )
     score_bias = tl.load(score_bias_pointer)
     dims, inner = tl.arange(0, D), tl.arange(0, H1)
     sum_weight = tl.zeros([H2, H1], tl.float32)
     sum_bias, sum_score_weight = tl.zeros([H2], tl.float32), tl.zeros([H2], tl.float32)
     sum_alpha1, sum_alpha2 = tl.zeros([H1], tl.float32), tl.zeros([H2], tl.float32)
     sum_score_bias = 0.0
-    for turn in range(tl.program_id(0), num_candidates, tl.num_programs(0)):
+    for turn in range(tl.program_id(0), num_turns, tl.num_programs(0)):
         candidate = tl.load(order + turn)
         begin, end = tl.load(windows + 2 * candidate), tl.load(windows + 2 * candidate + 1)
         _q, first, c = _load_candidate(
@@ -246,11 +245,8 @@ def backward_pairs(
             z1_gradient = h1_gradient * _slope(z1, h1, alpha1, rate1, shift1, KIND)
             sum_c += tl.sum(z1_gradient, 0)
             through_score = tl.dot(z1_gradient.to(DOT), tl.trans(first), input_precision="ieee")
-            tl.store(
-                key_gradient + (written + rows)[:, None] * DIM + dims[None, :],
-                through_score + share[:, None] * pooled[None, :],
-                mask=valid[:, None] & (dims < DIM)[None, :],
-            )
+            of_key = through_score + share[:, None] * pooled[None, :]
+            store_rows(key_gradient, written + rows, valid, of_key, DIM, D)
         tl.store(of_candidate_gradient + candidate * H1 + inner, sum_c)
     _store_sums(
         weight2_gradient, units1_gradient, units2_gradient, score_bias_gradient,
@@ -259,23 +255,38 @@ def backward_pairs(
 
 
 @triton.jit
+def _add(pointers, value):
+    """Adds to memory that only this program writes to."""
+    tl.store(pointers, tl.load(pointers) + value)
+    # another thread may read it next
+    tl.debug_barrier()
+
+
+@triton.jit
 def backward_first_layer(
     query, behaviors, windows, order, of_candidate, first_weight, units1, weight2, units2,
     score_bias_pointer, terms, upstream, mean_gradients,
     query_gradient, first_weight_gradient, num_candidates, scale,
     DIM: tl.constexpr, D: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, TILE: tl.constexpr,
-    KIND: tl.constexpr, SOFTMAX: tl.constexpr, DOT: tl.constexpr,
+    KIND: tl.constexpr, SOFTMAX: tl.constexpr, DOT: tl.constexpr, HOLD: tl.constexpr,
 ):  # fmt: skip
     """Gradients of q `[C, DIM]` through q * k, and of both blocks, `[2, D, H1]` for each program.
+
+    The latter starts as zeros. Their sums are kept in registers with `HOLD`, else in the output:
+    exact products take all registers.
 
     The gradient G of a candidate's matrix (Wk - Wd) + Wp diag(q) holds all three: G itself,
     G diag(q), and the row sums of G * Wp.
     """
-    weight, bias, score_weight, alpha, rate, shift = _load_second_layer(weight2, units2, H1, H2)
+    weight, bias, score_weight, alpha, rate, shift = _load_second_layer(
+        weight2, units2, H1, H2, DOT
+    )
     score_bias = tl.load(score_bias_pointer)
     dims, inner = tl.arange(0, D), tl.arange(0, H1)
     tile = dims[:, None] * H1 + inner[None, :]
-    sum_behavior, sum_product = tl.zeros([D, H1], tl.float32), tl.zeros([D, H1], tl.float32)
+    slot = first_weight_gradient + tl.program_id(0).to(tl.int64) * 2 * D * H1
+    if HOLD:
+        sum_behavior, sum_product = tl.zeros([D, H1], tl.float32), tl.zeros([D, H1], tl.float32)
     for turn in range(tl.program_id(0), num_candidates, tl.num_programs(0)):
         candidate = tl.load(order + turn)
         begin, end = tl.load(windows + 2 * candidate), tl.load(windows + 2 * candidate + 1)
@@ -302,36 +313,12 @@ def backward_first_layer(
         product = tl.load(first_weight + D * H1 + tile)
         row = tl.sum(matrix * product, 1)
         tl.store(query_gradient + candidate * DIM + dims, row, mask=dims < DIM)
-        sum_behavior += matrix
-        sum_product += q[:, None] * matrix
-    slot = first_weight_gradient + tl.program_id(0).to(tl.int64) * 2 * D * H1
-    tl.store(slot + tile, sum_behavior)
-    tl.store(slot + D * H1 + tile, sum_product)
-
-
-@triton.jit
-def sum_by_behavior(
-    pair_gradient, pairs, offsets, output, num_behaviors,
-    DIM: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
-):  # fmt: skip
-    """Adds up rows of `pair_gradient` for each behaviour, in the order of `pairs`.
-
-    `pairs[offsets[j]:offsets[j + 1]]` are the pairs of behaviour j.
-    """
-    behavior = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    dims = tl.arange(0, D)
-    exists = behavior < num_behaviors
-    position = tl.load(offsets + behavior, mask=exists, other=0)
-    end = tl.load(offsets + behavior + 1, mask=exists, other=0)
-    total = tl.zeros([ROWS, D], tl.float32)
-    for _ in range(0, tl.max(end - position, 0)):
-        inside = position < end
-        pair = tl.load(pairs + position, mask=inside, other=0)
-        mask = inside[:, None] & (dims < DIM)[None, :]
-        total += tl.load(pair_gradient + pair[:, None] * DIM + dims[None, :], mask=mask, other=0.0)
-        position += 1
-    tl.store(
-        output + behavior[:, None] * DIM + dims[None, :],
-        total,
-        mask=exists[:, None] & (dims < DIM)[None, :],
-    )
+        if HOLD:
+            sum_behavior += matrix
+            sum_product += q[:, None] * matrix
+        else:
+            _add(slot + tile, matrix)
+            _add(slot + D * H1 + tile, q[:, None] * matrix)
+    if HOLD:
+        tl.store(slot + tile, sum_behavior)
+        tl.store(slot + D * H1 + tile, sum_product)

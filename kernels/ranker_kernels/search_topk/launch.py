@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ranker_kernels.schedule import cut_into_pieces, cut_runs, sort_windows
 from ranker_kernels.search_topk import triton_kernels
 from ranker_kernels.search_topk.blocked import select_short
 from ranker_kernels.search_topk.merge import order_ranked, round_robin
+from ranker_kernels.triton_kernels import choose_dot_type, tile_side
 
 SELECT_TILE = 1024
 WARPS = 4
@@ -47,24 +49,14 @@ class Groups:
 
 def group_candidates(windows: Tensor, *, longer_than: int, size: int, tile: int) -> Groups:
     """Puts candidates with the same window into groups of at most `size`."""
-    long = (windows[:, 1] - windows[:, 0] > longer_than).nonzero()[:, 0]
-    # by begin, then by end
-    by_end = long[windows[long, 1].argsort(stable=True)]
-    order = by_end[windows[by_end, 0].argsort(stable=True)]
+    order = sort_windows(windows, longer_than=longer_than)
     seen = windows[order]
-    count = len(order)
-    position = torch.arange(count, device=windows.device)
-    fresh = torch.ones(count, dtype=torch.bool, device=windows.device)
+    fresh = torch.ones(len(order), dtype=torch.bool, device=windows.device)
     fresh[1:] = (seen[1:] != seen[:-1]).any(dim=1)
-    run = position[fresh][fresh.cumsum(0) - 1] if count else position
-    begins = position[(position - run) % size == 0]
-    ends = torch.cat([begins[1:], position.new_full((min(count, 1),), count)])
-    lengths = (seen[begins, 1] - seen[begins, 0]) if count else begins
-    num_tiles = (lengths + tile - 1) // tile
-    groups = torch.repeat_interleave(num_tiles)
-    places = torch.arange(len(groups), device=windows.device)
-    places = places - (num_tiles.cumsum(0) - num_tiles)[groups]
-    return Groups(order, seen, begins, ends, groups, places)
+    begins, ends = cut_runs(fresh, size)
+    lengths = seen[begins, 1] - seen[begins, 0]
+    pieces = cut_into_pieces(lengths, tile)
+    return Groups(order, seen, begins, ends, pieces.owners, pieces.places)
 
 
 def search(
@@ -73,7 +65,7 @@ def search(
     """Computes what `blocked.search` does; keys are `[N, D]`."""
     num_heads, dim = query.shape[1:]
     index = select_short(windows, k)
-    rows = max(tiles.rows, _side(num_heads))
+    rows = max(tiles.rows, tile_side(num_heads))
     groups = group_candidates(windows, longer_than=k, size=rows // num_heads, tile=tiles.keys)
     if not len(groups.order):
         return index
@@ -81,9 +73,6 @@ def search(
     ends = (lengths * num_heads).cumsum(0)
     starts = ends - lengths * num_heads
     scores = torch.empty(int(ends[-1]), dtype=torch.float32, device=query.device)
-    # the interpreter, which alone runs these kernels on CPU, gets bfloat16 products wrong
-    dot = torch.promote_types(query.dtype, keys.dtype) if keys.is_cuda else torch.float32
-    dot = dot if dot in triton_kernels.DOT_TYPES else torch.float32
     triton_kernels.score[(len(groups.tile_groups),)](
         query[groups.order].contiguous(),
         keys.contiguous(),
@@ -97,11 +86,11 @@ def search(
         scores,
         HEADS=num_heads,
         DIM=dim,
-        D=_side(dim),
+        D=tile_side(dim),
         ROWS=rows,
         TILE=tiles.keys,
         HAS_BIAS=bias is not None,
-        DOT=triton_kernels.DOT_TYPES[dot],
+        DOT=choose_dot_type(query, keys),
         num_warps=WARPS,
     )
     head = torch.arange(num_heads, device=query.device)
@@ -129,8 +118,3 @@ def select_rows(
         scores, row_starts, lengths, positions, values, k, TILE=SELECT_TILE, num_warps=WARPS
     )
     return positions, values
-
-
-def _side(size: int) -> int:
-    """Returns the side of a tile: a power of two, and at least what a tensor core takes."""
-    return max(16, 1 << (size - 1).bit_length())

@@ -12,15 +12,11 @@ scores are 64-bit.
 # jit functions are compiled from their source and know no annotations but tl.constexpr
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
-import torch
 import triton
 import triton.language as tl
 
-DOT_TYPES = {
-    torch.float32: tl.float32,
-    torch.bfloat16: tl.bfloat16,
-    torch.float16: tl.float16,
-}
+from ranker_kernels.triton_kernels import load_rows
+
 BINS = tl.constexpr(256)
 
 
@@ -42,20 +38,12 @@ def score(
     begin, end = tl.load(windows + 2 * first), tl.load(windows + 2 * first + 1)
     start = begin + tl.load(tile_places + program) * TILE
     # 64-bit bases and 32-bit offsets within the tile: wide offsets would take all registers
-    row, dims, step = tl.arange(0, ROWS), tl.arange(0, D), tl.arange(0, TILE)
+    row, step = tl.arange(0, ROWS), tl.arange(0, TILE)
     candidate, head = row // HEADS, row % HEADS
     present = candidate < last - first
     valid = step < end - start
-    q = tl.load(
-        query + first * (HEADS * DIM) + row[:, None] * DIM + dims[None, :],
-        mask=present[:, None] & (dims < DIM)[None, :],
-        other=0.0,
-    ).to(DOT)
-    key = tl.load(
-        keys + start * DIM + step[:, None] * DIM + dims[None, :],
-        mask=valid[:, None] & (dims < DIM)[None, :],
-        other=0.0,
-    ).to(DOT)
+    q = load_rows(query + first * (HEADS * DIM), row, present, DIM, D).to(DOT)
+    key = load_rows(keys + start * DIM, step, valid, DIM, D).to(DOT)
     value = tl.dot(q, tl.trans(key), input_precision="ieee")
     inside = present[:, None] & valid[None, :]
     if HAS_BIAS:

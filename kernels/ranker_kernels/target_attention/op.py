@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ranker_kernels.target_attention import blocked, selected
+from ranker_kernels.target_attention.gradients import Gradients
 
 
-@torch.library.custom_op("ranker_kernels::target_attention", mutates_args=())
-def attend(
+def _attend(
     query: Tensor,
     keys: Tensor | None,
     values: Tensor,
@@ -25,8 +25,7 @@ def attend(
     return blocked.forward(*inputs, windows)
 
 
-@torch.library.custom_op("ranker_kernels::target_attention_backward", mutates_args=())
-def attend_backward(
+def _attend_backward(
     gradient: Tensor,
     output: Tensor,
     normalizer: Tensor,
@@ -40,13 +39,48 @@ def attend_backward(
     """Returns the gradients of query, keys, values and bias, of those that are given."""
     inputs = (gradient, output, normalizer, *_promote(query, keys, values, bias))
     if index is not None:
-        found = selected.backward(*inputs, index)
-    else:
-        assert windows is not None
-        found = blocked.backward(*inputs, windows)
-    pairs = zip(found, (query, keys, values, bias), strict=True)
+        return _list(selected.backward(*inputs, index), query, keys, values, bias)
+    assert windows is not None
+    return _list(blocked.backward(*inputs, windows), query, keys, values, bias)
+
+
+attend = torch.library.custom_op("ranker_kernels::target_attention", _attend, mutates_args=())
+attend_backward = torch.library.custom_op(
+    "ranker_kernels::target_attention_backward", _attend_backward, mutates_args=()
+)
+
+
+@attend.register_kernel("cuda")
+def attend_with_triton(*inputs: Any) -> tuple[Tensor, Tensor]:
+    """The same with Triton, where its kernels take the shapes and dtypes."""
+    # Triton is imported where it runs; a CPU installation does without
+    from ranker_kernels.target_attention import launch
+
+    if not launch.supports(*inputs[:4]):
+        return _attend(*inputs)
+    return launch.forward(*inputs, tiles=launch.choose_tiles(*inputs[:4]))
+
+
+@attend_backward.register_kernel("cuda")
+def differentiate_with_triton(
+    gradient: Tensor, output: Tensor, normalizer: Tensor, *inputs: Any
+) -> list[Tensor]:
+    """The same with Triton, where its kernels take the shapes and dtypes."""
+    from ranker_kernels.target_attention import launch
+
+    upstream = (gradient, output, normalizer)
+    if not launch.supports(*inputs[:4]):
+        return _attend_backward(*upstream, *inputs)
+    gradients = launch.backward(*upstream, *inputs, tiles=launch.choose_tiles(*inputs[:4]))
+    return _list(gradients, *inputs[:4])
+
+
+def _list(gradients: Gradients, *inputs: Tensor | None) -> list[Tensor]:
+    """Lists the gradients of what is given, with its dtypes."""
     return [
-        grad.to(tensor.dtype) for grad, tensor in pairs if grad is not None and tensor is not None
+        grad.to(tensor.dtype)
+        for grad, tensor in zip(gradients, inputs, strict=True)
+        if grad is not None and tensor is not None
     ]
 
 
@@ -64,34 +98,18 @@ def _promote(
 
 
 @attend.register_fake
-def _(
-    query: Tensor,
-    keys: Tensor | None,
-    values: Tensor,
-    bias: Tensor | None,
-    windows: Tensor | None,
-    index: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+def _(query: Tensor, keys: Tensor | None, values: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(query.dtype, torch.float32)
     shape = query.shape[:2]
-    return query.new_empty(*shape, values.shape[1], dtype=dtype), query.new_empty(
-        shape, dtype=dtype
+    return (
+        query.new_empty(*shape, values.shape[1], dtype=dtype),
+        query.new_empty(shape, dtype=dtype),
     )
 
 
 @attend_backward.register_fake
-def _(
-    gradient: Tensor,
-    output: Tensor,
-    normalizer: Tensor,
-    query: Tensor,
-    keys: Tensor | None,
-    values: Tensor,
-    bias: Tensor | None,
-    windows: Tensor | None,
-    index: Tensor | None,
-) -> list[Tensor]:
-    return [t.new_empty(t.shape) for t in (query, keys, values, bias) if t is not None]
+def _(gradient: Tensor, output: Tensor, normalizer: Tensor, *inputs: Any) -> list[Tensor]:
+    return [tensor.new_empty(tensor.shape) for tensor in inputs[:4] if tensor is not None]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

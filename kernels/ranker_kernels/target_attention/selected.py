@@ -47,6 +47,22 @@ def backward(
 ) -> Gradients:
     """Returns the gradients of the inputs."""
     grads = zero_gradients(query, keys, values, bias)
+    add_gradients(grads, gradient, output, normalizer, query, keys, values, bias, index)
+    return grads
+
+
+def add_gradients(
+    grads: Gradients,
+    gradient: Tensor,
+    output: Tensor,
+    normalizer: Tensor,
+    query: Tensor,
+    keys: Tensor | None,
+    values: Tensor,
+    bias: Tensor | None,
+    index: Tensor,
+) -> None:
+    """Adds to the gradients of keys, values and bias, and writes those of the query."""
     # d score = p (d p - <d out, out>)
     delta = (gradient * output).sum(dim=2)
     for span in _blocks(index, values):
@@ -68,7 +84,6 @@ def backward(
         _add(grads.values, place, of_values)
         if grads.bias is not None:
             _add(grads.bias, place, change.transpose(1, 2))
-    return grads
 
 
 def _blocks(index: Tensor, values: Tensor) -> Iterator[slice]:

@@ -1,12 +1,16 @@
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ranker_data.clustering.events import ClusteringOptions
-from ranker_data.clustering.prepare import CLUSTERING_FILE, cluster_histories
+from ranker_data.clustering.prepare import cluster_histories
+from ranker_data.clustering.reuse import CLUSTERING_FILE
 from ranker_data.datasets.synthetic import SyntheticConverter
 from ranker_data.layout import SPLITS, behaviors_path, samples_path
 from ranker_data.schema import read_schema
@@ -83,9 +87,77 @@ def test_any_number_of_workers_writes_the_same(
 ) -> None:
     cluster_histories(source, tmp_path / "two", VECTORS, OPTIONS, num_workers=2)
     files = sorted(p.relative_to(clustered) for p in clustered.rglob("*") if p.is_file())
-    assert len(files) == 4 * NUM_PARTS + 3
+    assert len(files) == 5 * NUM_PARTS + 3
     for file in files:
         assert (clustered / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+
+
+@pytest.fixture(scope="module")
+def grown(source: Path) -> Path:
+    """The source after user 4, of part 0, had another past event."""
+    root = source.parent / "grown"
+    shutil.copytree(source, root)
+    path = behaviors_path(root, 0)
+    events = pq.read_table(path)
+    row = events["user"].to_pylist().index(4)
+    pq.write_table(
+        pa.concat_tables([events.slice(0, row), events.slice(row, 1), events.slice(row)]), path
+    )
+    for split in SPLITS:
+        path = samples_path(root, split, 0)
+        samples = pq.read_table(path)
+        mine = (samples["user"].to_numpy() == 4).astype(np.int64)
+        ends = pa.array(samples["history_end"].to_numpy() + mine)
+        column = samples.schema.get_field_index("history_end")
+        pq.write_table(samples.set_column(column, "history_end", ends), path)
+    return root
+
+
+def test_only_users_with_new_events_are_clustered_again(
+    clustered: Path, grown: Path, tmp_path: Path
+) -> None:
+    scratch = cluster_histories(grown, tmp_path / "scratch", VECTORS, OPTIONS)
+    found = cluster_histories(grown, tmp_path / "found", VECTORS, OPTIONS, previous=clustered)
+    assert scratch == dataclasses.replace(found, num_kept_events=0)
+    users = np.array(read(behaviors_path(grown, 0))["user"])
+    assert 0 < found.num_events - found.num_kept_events <= (users == 4).sum()
+    for part in range(NUM_PARTS):
+        # cluster numbers may differ, and what they stand for may not
+        files = [behaviors_path(Path(), part), *(samples_path(Path(), s, part) for s in SPLITS)]
+        for file in files:
+            scratched = (tmp_path / "scratch" / file).read_bytes()
+            assert (tmp_path / "found" / file).read_bytes() == scratched, file
+
+
+def test_clusters_are_kept_when_vectors_move(clustered: Path, grown: Path, tmp_path: Path) -> None:
+    other = np.random.default_rng(6).normal(size=VECTORS.shape).astype(np.float32)
+    for out, previous in (("kept", clustered), ("new", None)):
+        cluster_histories(grown, tmp_path / out, other, OPTIONS, previous=previous)
+    differs: dict[str, set[float]] = {"kept": set(), "new": set()}
+    for out, users in differs.items():
+        for part in range(NUM_PARTS):
+            before, after = (
+                read(behaviors_path(root, part)) for root in (clustered, tmp_path / out)
+            )
+            for user in set(before["user"]):
+                sizes = [
+                    [s for u, s in zip(log["user"], log["cluster_size"], strict=True) if u == user]
+                    for log in (before, after)
+                ]
+                if sizes[0] != sizes[1]:
+                    users.add(user)
+    assert differs["kept"] == {4}
+    assert len(differs["new"]) > 20
+
+
+def test_another_way_of_clustering_cannot_be_gone_on_with(
+    source: Path, clustered: Path, tmp_path: Path
+) -> None:
+    other = ClusteringOptions(field="item_id", max_size=9)
+    with pytest.raises(ValueError, match=r"was clustered with .*'max_size': 8"):
+        cluster_histories(source, tmp_path / "out", VECTORS, other, previous=clustered)
+    with pytest.raises(ValueError, match="is no clustered data set"):
+        cluster_histories(source, tmp_path / "out", VECTORS, OPTIONS, previous=source)
 
 
 def test_schema_and_summary(source: Path, clustered: Path) -> None:

@@ -179,12 +179,15 @@ def test_clicks_can_be_sparse_and_can_be_a_random_sample() -> None:
     chance = simulate(dataclasses.replace(base, click_shift=-3.0, selection=0.0))[2]
     np.testing.assert_allclose(chance.p_click, 1 / (1 + np.exp(3.0)))
     assert chance.p_conversion.std() > 0.1
+    rare = simulate(dataclasses.replace(base, conversion_shift=-3.0))[2]
+    assert rare.p_conversion.mean() < simulate(base)[2].p_conversion.mean() / 3
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"click_shift": float("nan")}, "click_shift .nan. must be finite"),
+        ({"conversion_shift": float("inf")}, "conversion_shift .inf. must be finite"),
         ({"selection": -1.0}, "selection .-1.0. must be finite and not negative"),
     ],
 )

@@ -22,7 +22,7 @@ def test_a_new_gate_leaves_the_embedding_as_it_is() -> None:
 
 def test_the_gate_sees_the_prior_and_the_embedding() -> None:
     gate, embedded = build(), torch.randn(9, LAYOUT.dim)
-    delta = gate.gate(torch.cat([embedded[:, 4:7], embedded], dim=1))
+    delta = 2 * gate.gate(torch.cat([embedded[:, 4:7], embedded], dim=1)).logits.sigmoid()
     torch.testing.assert_close(gate(embedded), delta * embedded)
 
 
@@ -30,7 +30,8 @@ def test_only_the_prior_gets_gradient_through_the_gate() -> None:
     gate = build()
     embedded = torch.randn(9, LAYOUT.dim, requires_grad=True)
     gate(embedded).sum().backward()
-    delta = gate.gate(torch.cat([embedded[:, 4:7], embedded], dim=1)).detach()
+    logits = gate.gate(torch.cat([embedded[:, 4:7], embedded], dim=1)).logits
+    delta = 2 * logits.sigmoid().detach()
     assert embedded.grad is not None
     # outside the prior the gradient is the gate alone, as if the gate were a constant
     others = [0, 1, 2, 3, 7]

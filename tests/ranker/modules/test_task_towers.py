@@ -73,7 +73,7 @@ def test_ppnet_gates_each_layer_of_each_task(first: bool) -> None:
     gate_input = torch.cat([batch.embedded[:, 3:5], batch.features], dim=1)
     for gate in towers.ppnet.gates:
         torch.nn.init.normal_(gate.output.weight)
-    gates = [gate(gate_input) for gate in towers.ppnet.gates]
+    gates = [2 * gate(gate_input).logits.sigmoid() for gate in towers.ppnet.gates]
     tower = towers.towers[1]
     hidden = batch.features * gates.pop(0)[:, 5:] if first else batch.features
     for layer, gate, width in zip(tower.layers, gates, (6, 4), strict=True):
@@ -87,7 +87,7 @@ def test_the_gates_reshape_the_prior_but_not_the_features() -> None:
     for gate in towers.ppnet.gates:
         torch.nn.init.normal_(gate.output.weight)
     gates = towers.ppnet(batch)
-    total: Any = sum(gate.sum() for tower in gates for gate in tower if gate is not None)
+    total: Any = sum(gate.logits.sum() for tower in gates for gate in tower if gate is not None)
     total.backward()
     assert batch.features.grad is None
     assert batch.embedded.grad is not None

@@ -46,6 +46,34 @@ def test_it_is_the_papers_loss() -> None:
     assert list(parts) == ["ctr", "cvr", "ctcvr"]
 
 
+def test_a_longer_chain_is_the_sum_of_its_products() -> None:
+    # impression, click, cart, purchase
+    torch.manual_seed(1)
+    names = ("ctr", "cart_rate", "buy_rate")
+    steps = dict(zip(names, torch.randn(3, 300, dtype=torch.float64) * 3 - 1, strict=True))
+    happened = torch.rand(3, 300) < torch.tensor([[0.5], [0.6], [0.4]])
+    click, cart, buy = happened.double().cumprod(0)
+    weights = torch.rand(300).double()
+    ctcart = product_logit([steps["ctr"], steps["cart_rate"]])
+    logits = {**steps, "ctcart": ctcart, "ctbuy": product_logit([ctcart, steps["buy_rate"]])}
+    targets = {
+        "ctr": TaskTargets(labels=click, weights=weights),
+        "cart_rate": TaskTargets(labels=cart, weights=weights * click),
+        "buy_rate": TaskTargets(labels=buy, weights=weights * cart),
+        "ctcart": TaskTargets(labels=cart, weights=weights),
+        "ctbuy": TaskTargets(labels=buy, weights=weights),
+    }
+    loss, _ = ESMM(conditional=["cart_rate", "buy_rate"])(logits, targets)
+    probability = np.ones(300)
+    expected = 0.0
+    for name, label in zip(names, (click, cart, buy), strict=True):
+        probability = probability / (1 + np.exp(-steps[name].numpy()))
+        y = label.numpy()
+        entropy = y * np.log(probability) + (1 - y) * np.log(1 - probability)
+        expected -= float(np.average(entropy, weights=weights.numpy()))
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
 def test_unclicked_rows_teach_cvr() -> None:
     logits, targets = batch()
     loss, _ = ESMM(conditional=["cvr"])(logits, targets)

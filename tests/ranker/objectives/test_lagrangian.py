@@ -4,14 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from ranker.modules.constraints import ConstraintOptions, SlackOptions, mean_and_error
 from ranker.modules.dual_ascent import DualOptions
 from ranker.objectives.bce import BCE
-from ranker.objectives.lagrangian import (
-    ConstraintOptions,
-    Lagrangian,
-    SlackOptions,
-    mean_and_error,
-)
+from ranker.objectives.lagrangian import Lagrangian
 from ranker.slots import TaskTargets
 
 TASKS = ["a", "b", "c"]
@@ -19,7 +15,7 @@ LOSSES = torch.tensor([1.0, 2.0, 4.0])
 
 
 def build(**options: Any) -> Lagrangian:
-    return Lagrangian(base=BCE, priority=TASKS, **options)
+    return Lagrangian(base=BCE, priority=TASKS, **({"lower_weight": 0.0} | options))
 
 
 def draw() -> tuple[dict[str, Tensor], dict[str, TaskTargets]]:
@@ -45,6 +41,14 @@ def test_a_stage_improves_its_task_and_holds_those_before() -> None:
     torch.testing.assert_close(objective.weigh(LOSSES), torch.tensor([0.25, 0.5, 0.25]))
     objective.rescale = False
     assert objective.weigh(LOSSES).tolist() == [1.0, 2.0, 1.0]
+
+
+def test_tasks_of_lower_priority_take_part_with_a_small_weight() -> None:
+    objective = build(lower_weight=0.25)
+    torch.testing.assert_close(objective.weigh(LOSSES), torch.tensor([1.0, 0.25, 0.25]) / 1.5)
+    objective.begin_stage(1, batches(1.0, 2.0, 4.0), None)
+    objective.ascent.multipliers[0] = 0.75
+    torch.testing.assert_close(objective.weigh(LOSSES), torch.tensor([0.75, 1.0, 0.25]) / 2)
 
 
 def test_the_loss_has_the_weights_and_no_gradient_of_them() -> None:
@@ -162,6 +166,7 @@ def test_means_and_errors_leave_undefined_values_out() -> None:
         ({"mode": "best"}, "objective.mode is 'best'"),
         ({"weights": {"d": 1.0}}, "objective.weights names 'd'; objective.priority has a, b, c"),
         ({"weights": {"a": -1.0}}, "weights must not be negative"),
+        ({"lower_weight": -0.1}, "objective.lower_weight is -0.1; it must not be negative"),
         ({"references": {"a": 1.0}}, "with mode=simultaneous give one for each of a, b"),
         ({"stage_epochs": [1, 2]}, "mode=stepwise with 3 tasks has 3 stages"),
         ({"monitors": {"x": "auc"}}, "objective.monitors names 'x'"),

@@ -21,7 +21,14 @@ def inputs_of(ids: list[int], seed: int = 0) -> RegularizerInputs:
     features = torch.randn(40, 8, generator=torch.Generator().manual_seed(seed))
     index = torch.tensor(ids)
     return RegularizerInputs(
-        {}, {}, features[index], torch.stack([index, index * 0], dim=1), NOTHING
+        ids={},
+        vectors={},
+        items=features[index],
+        item_ids=torch.stack([index, index * 0], dim=1),
+        weights=NOTHING,
+        user_of=NOTHING,
+        windows=NOTHING,
+        bag_lengths={},
     )
 
 

@@ -33,3 +33,19 @@ def test_better_than_the_reference_is_said_so() -> None:
 
 def test_plain_runs_have_no_constraints() -> None:
     assert held_out_constraints([{"kind": "valid", "step": 1, "ctr.auc": 0.7}], None) == []
+
+
+@pytest.mark.parametrize(
+    ("active", "at_max", "words"),
+    [
+        (0.0, 0.0, "Nothing violated it in training: the tasks agree, or"),
+        (1.0, 3.0, "Warning: its multiplier is at objective.dual.max"),
+        (0.5, 0.0, "constraint met."),
+    ],
+)
+def test_what_the_multiplier_tells_is_said(active: float, at_max: float, words: str) -> None:
+    told = record(1, 0.0, 1.0) | {"held_out/ctr/active": active, "held_out/ctr/at_max": at_max}
+    (found,) = held_out_constraints([told], None)
+    sentence = describe_held_out(found)
+    assert words in sentence
+    assert sentence.endswith("constraint met.") == (active == 0.5)

@@ -28,3 +28,19 @@ def test_thinning_keeps_the_mean() -> None:
     assert MAX_POINTS / 2 < len(points) <= MAX_POINTS
     # the first eleven: zeros and ones in turn, from 0
     assert points[0] == [5.0, 5 / 11]
+
+
+def test_constraints_are_drawn_against_references_that_change_in_steps() -> None:
+    reference = "constraint/ctr/reference"
+    records = [
+        {"kind": "train", "step": 10, "constraint/ctr/loss": 0.5, reference: 0.4},
+        {"kind": "train", "step": 20, "constraint/ctr/loss": 0.3, reference: 0.2},
+        {"kind": "valid", "step": 20, "held_out/ctr/excess": 0.01, "held_out/ctr/met": 1.0},
+    ]
+    assert training_series(records) == {
+        "constraint ctr": {
+            "loss": [[10.0, 0.5], [20.0, 0.3]],
+            "reference": [[10.0, 0.4], [20.0, 0.4], [20.0, 0.2]],
+        },
+        "held-out ctr": {"excess": [[20.0, 0.01]]},
+    }

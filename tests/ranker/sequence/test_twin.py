@@ -231,7 +231,90 @@ def test_a_fresh_cache_of_projections_finds_the_same_and_a_stale_one_may_not(
     assert not torch.equal(twin.search(seen), expected)
 
 
+def timed_twin(k: int) -> TWIN:
+    torch.manual_seed(3)
+    twin = TWIN(
+        query_dim=8,
+        cross_dim=3,
+        output_dim=5,
+        k=k,
+        num_heads=3,
+        head_dim=4,
+        time_frequencies=4,
+        time_periods=(10.0, 400.0),
+        score_scale=2.0,
+    )
+    assert twin.attention.gaps is not None
+    torch.nn.init.normal_(twin.attention.gaps.weight)
+    return twin
+
+
+def test_search_and_attention_see_the_time_since_a_behavior_alike(
+    encode: Callable[..., Tensor], search_inputs: Callable[..., SearchInputs]
+) -> None:
+    inputs, twin = make_inputs(), timed_twin(100)
+    gaps = twin.attention.gaps
+    assert gaps is not None
+    bias = torch.einsum("chr,jr->cjh", gaps.query(inputs.time), gaps.keys(inputs.behavior_time))
+    scores = torch.einsum("chd,jd->cjh", twin.attention.absorb(inputs.query), inputs.behaviors)
+    cross = twin.attention.bias(inputs.cross, None)
+    assert cross is not None
+    scores = scores + cross + 2.0 * bias
+    values = torch.cat([inputs.behaviors, inputs.cross], dim=1)
+    pooled = torch.einsum("jh,jv->hv", scores[0, :40].softmax(0), values[:40])
+    heads = torch.einsum("hv,hve->he", pooled, twin.attention.value_weight)
+    expected = twin.attention.output(heads.flatten())
+    torch.testing.assert_close(encode(twin, inputs)[0], expected)
+
+    single = timed_twin(7)
+    found = single.search(search_inputs(inputs))
+    assert torch.equal(found, single.exact_search(search_inputs(inputs)))
+    # the best of every head are among them
+    assert set(scores[0, :40].argmax(0).tolist()) <= set(found[0].tolist())
+    later = dataclasses.replace(inputs, time=inputs.time + 150)
+    assert not torch.equal(single.search(search_inputs(later)), found)
+
+
+def test_scores_are_scaled_and_nothing_else(encode: Callable[..., Tensor]) -> None:
+    inputs, twin = make_inputs(), make_twin(100)
+    torch.manual_seed(3)
+    scaled = TWIN(query_dim=8, cross_dim=3, output_dim=5, num_heads=3, head_dim=4, score_scale=4.0)
+    scaled.load_state_dict(twin.state_dict())
+    assert twin.attention.cross is not None
+    with torch.no_grad():
+        twin.attention.query_weight.mul_(4.0)
+        twin.attention.cross.weight.mul_(4.0)
+    torch.testing.assert_close(encode(scaled, inputs), encode(twin, inputs))
+
+
+def test_in_training_the_search_reads_what_the_last_refresh_left(
+    search_inputs: Callable[..., SearchInputs],
+) -> None:
+    torch.manual_seed(3)
+    twin = TWIN(query_dim=8, cross_dim=3, output_dim=5, k=10, num_heads=3, refresh_steps=5)
+    twin.hold({"item": 30})
+    table = torch.randn(30, 8, generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(30, (NUM_BEHAVIORS,), generator=torch.Generator().manual_seed(2))
+    seen = search_inputs(dataclasses.replace(make_inputs(), behaviors=table[ids]))
+    seen = dataclasses.replace(seen, behavior_ids={"item": ids})
+    exact = twin.exact_search(seen)
+    projected = torch.einsum("vd,hde->vhe", table, twin.key_weight().detach()).flatten(1)
+    # in two parts, as the refresh does
+    twin.store("item", 0, projected[:20])
+    twin.store("item", 20, projected[20:])
+    assert torch.equal(twin.search(seen), exact)
+    torch.nn.init.normal_(twin.attention.key_weight)
+    assert torch.equal(twin.search(seen), exact)
+    assert torch.equal(twin.eval().search(seen), twin.exact_search(seen))
+    assert not torch.equal(twin.search(seen), exact)
+    assert "cached_item" in twin.state_dict()
+
+
 def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="refresh_steps is -1"):
+        TWIN(query_dim=8, cross_dim=0, output_dim=4, refresh_steps=-1)
+    with pytest.raises(ValueError, match="score_scale is 0"):
+        TWIN(query_dim=8, cross_dim=0, output_dim=4, score_scale=0)
     with pytest.raises(ValueError, match="k is 0"):
         make_twin(0)
     with pytest.raises(ValueError, match="score_precision is 'int4'; must be one of float32"):

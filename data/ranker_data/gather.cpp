@@ -1,7 +1,7 @@
 // Copies columns out of scattered records; gather.py says what for.
 
-#include <stdint.h>
-#include <string.h>
+#include <cstdint>
+#include <cstring>
 
 enum {
     TILE = 128,         // entries that are in the first-level cache while their columns are copied
@@ -10,11 +10,11 @@ enum {
     MOST_ASKED = 1024,  // bytes of a range that are asked for; the hardware goes on by itself
 };
 
-typedef struct {
+struct column {
     int64_t offset;  // of the value in a record
     int64_t size;    // of the value, in bytes
     int64_t widens;  // whether an int32 becomes an int64
-} column;
+};
 
 static int64_t out_size(column c) { return c.widens ? 8 : c.size; }
 
@@ -49,7 +49,7 @@ static void copy_column(const char *const *records, int64_t count, column c, cha
 //   bounds            [T + 1] first range of each batch, and R
 //   columns           [K]
 //   outs              [T, K] where the values of each batch go
-void gather(const char *records, int64_t stride, const int64_t *begins, const int64_t *lengths,
+extern "C" void gather(const char *records, int64_t stride, const int64_t *begins, const int64_t *lengths,
             const int64_t *bounds, int64_t num_batches, const column *columns,
             int64_t num_columns, char *const *outs) {
     const char *tile[TILE];

@@ -1,0 +1,216 @@
+"""The builds of every op's Triton kernels that are looked at without a GPU.
+
+Widths are 64, hidden layers 80 and 40 (tiles of 128 and 64), and heads 4.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from benchmarks.hopper import Build
+from ranker_kernels.din_attention import Activation
+from ranker_kernels.din_attention import launch as din
+from ranker_kernels.din_attention import triton_kernels as din_kernels
+from ranker_kernels.gated_scale import launch as gate
+from ranker_kernels.gated_scale import triton_kernels as gate_kernels
+from ranker_kernels.hamming_topk import launch as hamming
+from ranker_kernels.hamming_topk import triton_kernels as hamming_kernels
+from ranker_kernels.search_topk import launch as search
+from ranker_kernels.search_topk import triton_kernels as search_kernels
+from ranker_kernels.segment_sum import launch as segments
+from ranker_kernels.segment_sum import triton_kernels as segment_kernels
+from ranker_kernels.signature_sums import launch as sdim
+from ranker_kernels.signature_sums import triton_kernels as sdim_kernels
+from ranker_kernels.target_attention import launch as target
+from ranker_kernels.target_attention import triton_kernels as target_kernels
+from ranker_kernels.triton_kernels import DOT_TYPES
+
+DIM = 64
+_ELEMENTS = {torch.bfloat16: "*bf16", torch.float32: "*fp32"}
+# names of arguments, the same in all kernels
+_INT64 = (
+    *("windows", "where", "order", "key_rows", "score_starts", "lengths", "positions", "rows"),
+    *("group_begins", "group_ends", "group_lows", "group_highs", "first_groups", "last_groups"),
+    *("item_groups", "item_places", "item_begins", "tile_groups", "tile_places", "row_starts"),
+    *("begins", "ends", "lows", "highs", "item_windows", "first_windows", "last_windows"),
+    *("window_of", "window_begins", "window_ends"),
+)
+_NUMBERS = {
+    **dict.fromkeys(
+        ("num_candidates", "num_turns", "num_rows", "num_segments", "num_behaviors"), "i32"
+    ),
+    **dict.fromkeys(("k", "length", "size"), "i32"),
+    **dict.fromkeys(("gradient_stride", "logits_stride", "hidden_stride"), "i32"),
+    **dict.fromkeys(("scale", "gamma"), "fp32"),
+}
+
+
+def _types(element: str, *operands: str) -> dict[str, str]:
+    return dict.fromkeys(_INT64, "*i64") | _NUMBERS | dict.fromkeys(operands, element)
+
+
+def build_din_attention() -> Iterator[Build]:
+    """Yields forward and backward, sigmoid and Dice in bfloat16, sigmoid in float32."""
+    cases: tuple[tuple[torch.dtype, Activation], ...] = (
+        (torch.bfloat16, "sigmoid"),
+        (torch.bfloat16, "dice"),
+        (torch.float32, "sigmoid"),
+        (torch.float32, "dice"),
+    )
+    for dtype, activation in cases:
+        tiles = din.choose_tiles(dtype, activation)
+        for kernel, tile, warps in (
+            (din_kernels.forward, tiles.forward, tiles.forward_warps),
+            (din_kernels.backward_pairs, tiles.backward, din.WARPS),
+            (din_kernels.backward_first_layer, tiles.backward, din.WARPS),
+        ):
+            sides = {"DIM": DIM, "D": DIM, "H1": 128, "H2": 64, "TILE": tile}
+            kind = {"KIND": din.KINDS[activation], "SOFTMAX": True, "DOT": DOT_TYPES[dtype]}
+            kind["HOLD"] = din.holds_sums(dtype)
+            yield Build(
+                kernel=kernel,
+                note=f"{dtype}, {activation}",
+                constants=sides | kind,
+                types=_types(_ELEMENTS[dtype], "query", "behaviors", "key_gradient"),
+                warps=warps,
+                stages=din.STAGES,
+            )
+
+
+def build_searches() -> Iterator[Build]:
+    """Yields scores in both precisions, the selection, and the Hamming distances."""
+    for dtype, element in _ELEMENTS.items():
+        tiles = search.choose_tiles(dtype)
+        sides = {"HEADS": 4, "DIM": DIM, "D": DIM, "ROWS": tiles.rows, "TILE": tiles.keys}
+        yield Build(
+            kernel=search_kernels.score,
+            note=str(dtype),
+            constants=sides | {"HAS_BIAS": True, "DOT": DOT_TYPES[dtype]},
+            types=_types(element, "query", "keys"),
+            warps=search.WARPS,
+        )
+    yield Build(
+        kernel=search_kernels.select,
+        note="torch.float32",
+        constants={"TILE": search.SELECT_TILE},
+        types=_types("*fp32"),
+        warps=search.WARPS,
+    )
+    yield Build(
+        kernel=hamming_kernels.closeness,
+        note="torch.int64",
+        constants={"WORDS": 1, "ROWS": hamming.TILES.rows, "TILE": hamming.TILES.keys},
+        types=_types("*i64", "query", "keys"),
+        warps=hamming.WARPS,
+    )
+
+
+def build_target_attention() -> Iterator[Build]:
+    """Yields forward and backward, windows and selections, and the sum over pieces."""
+    for dtype, element in _ELEMENTS.items():
+        matrix = torch.empty(0, dtype=dtype)
+        tiles = target.choose_tiles(matrix, None, matrix, None)
+        common: dict[str, Any] = {
+            **{"HEADS": 4, "HP": 4, "DIM": DIM, "D": DIM, "WIDTH": DIM, "V": DIM},
+            **{"TILE": tiles.keys, "PIECE": tiles.piece, "SPLIT": False, "DISTINCT": True},
+            **{"SHARED": True, "HAS_BIAS": True, "DOT": DOT_TYPES[dtype]},
+        }
+        windows = {"ROWS": tiles.rows, "INDEXED": False}
+        for kernel, place, note, warps in (
+            (target_kernels.forward, windows, "windows", target.WARPS),
+            (target_kernels.backward_query, windows, "windows", target.BACKWARD_WARPS),
+            (target_kernels.backward_rows, windows, "windows", target.BACKWARD_WARPS),
+            (target_kernels.forward, {"ROWS": 16, "INDEXED": True}, "index", target.WARPS),
+            (
+                target_kernels.backward_query,
+                {"ROWS": 16, "INDEXED": True},
+                "index",
+                target.BACKWARD_WARPS,
+            ),
+        ):
+            yield Build(
+                kernel=kernel,
+                note=f"{dtype}, {note}",
+                constants=common | place,
+                types=_types(element, "query", "keys", "values", "bias"),
+                warps=warps,
+                stages=target.STAGES,
+            )
+    yield Build(
+        kernel=target_kernels.combine,
+        note="torch.float32",
+        constants={"HEADS": 4, "HP": 4, "SIZE": DIM, "SIDE": DIM, "ROWS": 64, "WEIGHTED": True},
+        types=_types("*fp32"),
+        warps=target.WARPS,
+    )
+
+
+def build_segment_sum() -> Iterator[Build]:
+    """Yields the sums and their gradient."""
+    for dtype, element in _ELEMENTS.items():
+        lanes = {"SEGMENTS": 1, "STEPS": segments.ROWS, "SIDE": segments.COLUMNS}
+        yield Build(
+            kernel=segment_kernels.sum_segments,
+            note=str(dtype),
+            constants=lanes | {"GATHER": False},
+            types=_types(element, "values"),
+        )
+        yield Build(
+            kernel=segment_kernels.spread_gradient,
+            note=str(dtype),
+            constants={
+                "SIDE": segments.COLUMNS,
+                "TILE": segments.GRADIENT_TILE,
+                "WINDOWS": segments.GRADIENT_WINDOWS,
+                "DOT": DOT_TYPES[dtype],
+            },
+            types=_types(element, "gradient", "output"),
+        )
+
+
+def build_gated_scale() -> Iterator[Build]:
+    """Yields forward and backward."""
+    columns = gate.MAX_COLUMNS
+    for kernel in (gate_kernels.forward, gate_kernels.backward):
+        yield Build(
+            kernel=kernel,
+            note="torch.bfloat16",
+            constants={"WIDTH": columns, "ROWS": gate.SIZE // columns, "W": columns},
+            types=_types("*bf16", "logits", "hidden", "output", "gradient"),
+        )
+
+
+def build_signature_sums() -> Iterator[Build]:
+    """Yields the tables, what candidates read, and the gradients; 16 signatures of 3 bits."""
+    common = {"SIGNATURES": 16, "S": 16, "BUCKETS": 8, "B": 16, "DIM": DIM, "D": DIM}
+    common |= {"ROWS": sdim.ROWS, "TILE": sdim.TILE, "PIECE": sdim.PIECE}
+    common |= {"CANDIDATES": sdim.CANDIDATES}
+    codes = {"codes": "*u8", "wanted": "*u8"}
+    for dtype, element in _ELEMENTS.items():
+        for kernel in (sdim_kernels.fill_tables, sdim_kernels.differentiate_behaviors):
+            yield Build(
+                kernel=kernel,
+                note=str(dtype),
+                constants=common | {"DOT": DOT_TYPES[dtype]},
+                types=_types(element, "behaviors") | codes,
+                warps=sdim.WARPS,
+            )
+    for kernel in (sdim_kernels.pool, sdim_kernels.differentiate_tables):
+        yield Build(
+            kernel=kernel,
+            note="torch.float32",
+            constants=common,
+            types=_types("*fp32") | codes,
+            warps=sdim.WARPS,
+        )
+
+
+BUILDS: dict[str, Callable[[], Iterator[Build]]] = {
+    "din_attention": build_din_attention,
+    "searches": build_searches,
+    "target_attention": build_target_attention,
+    "segment_sum": build_segment_sum,
+    "gated_scale": build_gated_scale,
+    "signature_sums": build_signature_sums,
+}

@@ -1,0 +1,67 @@
+// What an attention is asked for, and how its pairs are cut into chunks.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+enum Activation : int64_t { kSigmoid, kPRelu, kDice };
+
+// filled by din_attention/compiled.py, which has the same fields in the same order
+struct Problem {
+    int64_t candidates, behaviors, dim, layers, activation, softmax, threads;
+    const int64_t* widths;   // [layers], of the hidden layers
+    const int64_t* windows;  // [candidates, 2]
+    const float* query;      // [candidates, dim]
+    const float* behavior;   // [behaviors, dim]
+    const float* const* weights;  // [layers + 1] as in ActivationUnit
+    const float* const* biases;
+    const float* const* alphas;
+    const float* const* means;
+    const float* const* variances;
+};
+
+struct Chunk {
+    int64_t first, last;  // in the order of the schedule
+};
+
+// The candidates that have behaviours, by the begin of their window, cut into chunks. Chunks are a
+// function of the windows alone, so sums over them do not know the number of threads.
+struct Schedule {
+    std::vector<int64_t> order;
+    std::vector<Chunk> chunks;
+    int64_t longest = 0;  // candidates of the largest chunk
+
+    // disjoint: no two chunks may see the same behaviour
+    Schedule(const Problem& problem, bool disjoint) {
+        const int64_t* windows = problem.windows;
+        int64_t pairs = 0;
+        for (int64_t c = 0; c < problem.candidates; c++)
+            if (windows[2 * c + 1] > windows[2 * c]) {
+                order.push_back(c);
+                pairs += windows[2 * c + 1] - windows[2 * c];
+            }
+        const auto earlier = [&](int64_t a, int64_t b) { return windows[2 * a] < windows[2 * b]; };
+        if (disjoint && !std::is_sorted(order.begin(), order.end(), earlier))
+            std::stable_sort(order.begin(), order.end(), earlier);
+        const int64_t size = std::max<int64_t>(1024, pairs / 64);
+        int64_t first = 0, held = 0, seen = 0;
+        const int64_t count = static_cast<int64_t>(order.size());
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t begin = windows[2 * order[i]], end = windows[2 * order[i] + 1];
+            if (held >= size && (!disjoint || begin >= seen)) {
+                add({first, i});
+                first = i, held = 0;
+            }
+            held += end - begin;
+            seen = std::max(seen, end);
+        }
+        if (first < count) add({first, count});
+    }
+
+   private:
+    void add(Chunk chunk) {
+        chunks.push_back(chunk);
+        longest = std::max(longest, chunk.last - chunk.first);
+    }
+};

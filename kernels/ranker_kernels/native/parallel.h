@@ -1,0 +1,22 @@
+// Independent pieces of work on a few threads. Who does which piece is not fixed, so pieces must not
+// share what they write.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+// calls work(piece, worker) for every piece; worker < the number of threads
+template <typename Work>
+static void run_pieces(int64_t pieces, int64_t threads, Work work) {
+    std::atomic<int64_t> next{0};
+    auto loop = [&](int64_t worker) {
+        for (int64_t piece; (piece = next.fetch_add(1)) < pieces;) work(piece, worker);
+    };
+    std::vector<std::thread> others;
+    for (int64_t worker = 1; worker < threads && worker < pieces; worker++)
+        others.emplace_back(loop, worker);
+    loop(0);
+    for (auto& other : others) other.join();
+}

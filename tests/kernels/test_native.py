@@ -1,0 +1,155 @@
+import ctypes
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ranker_kernels import native
+from ranker_kernels.din_attention import ActivationUnit, din_attention
+
+# what a process of its own does: build, load, say whether it has it
+PROGRAM = """
+import logging, sys
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+from ranker_kernels.native import SOURCES, load_library
+print("loaded", load_library(SOURCES / "embedding_rows.cpp") is not None)
+"""
+
+ROWS = native.SOURCES / "embedding_rows.cpp"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache, and nothing loaded from another one."""
+    monkeypatch.setenv(native.CACHE, str(tmp_path / "cache"))
+    native._load.cache_clear()
+    yield tmp_path / "cache"
+    native._load.cache_clear()
+
+
+def start() -> "subprocess.Popen[str]":
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "PYTHONPATH": paths}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_processes_that_build_at_once_all_get_a_whole_library(cache: Path) -> None:
+    processes = [start() for _ in range(3)]
+    for process in processes:
+        output, _ = process.communicate(timeout=200)
+        assert "loaded True" in output
+    # one file, and nothing unfinished beside it
+    assert [path.suffix for path in cache.iterdir()] == [".so"]
+    output, _ = start().communicate(timeout=200)
+    assert "compiled" not in output
+    assert cache.stat().st_mode & 0o077 == 0
+
+
+def attend() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    unit = ActivationUnit(
+        activation="sigmoid",
+        weights=(torch.randn(6, 16, generator=generator), torch.randn(1, 6, generator=generator)),
+        biases=(torch.zeros(6), torch.zeros(1)),
+    )
+    query, behaviors = (torch.randn(n, 4, generator=generator) for n in (2, 9))
+    return din_attention(query, behaviors, torch.tensor([[0, 5], [3, 9]]), unit)[0]
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [("no-such-compiler", "no C++ compiler 'no-such-compiler'"), ("false", "exit status 1")],
+)
+def test_without_a_compiler_pytorch_does_the_work_and_it_is_said_once(
+    compiler: str,
+    reason: str,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv(native.SWITCH, "0")
+    expected = attend()
+    monkeypatch.delenv(native.SWITCH)
+    monkeypatch.setenv("CXX", compiler)
+    with caplog.at_level(logging.WARNING):
+        outputs = [attend() for _ in range(3)]
+    (record,) = caplog.records
+    assert reason in record.getMessage()
+    assert native.SWITCH in record.getMessage()
+    for output in outputs:
+        assert torch.equal(output, expected)
+
+
+def test_a_source_that_does_not_compile_is_told_with_the_compilers_words(
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "broken.cpp").write_text("int main() { return nonsense; }")
+    assert native.load_library(tmp_path / "broken.cpp") is None
+    assert "nonsense" in caplog.text
+    assert not list(cache.iterdir())
+
+
+def test_the_switch_turns_it_off_without_a_word(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(native.SWITCH, "0")
+    assert native.load_library(ROWS) is None
+    assert not caplog.records
+    assert not cache.exists()
+
+
+def test_another_source_compiler_or_processor_is_another_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, header = tmp_path / "some.cpp", tmp_path / "some.h"
+    source.write_text("a")
+    header.write_text("b")
+    compiler = native._find_compiler()
+    keys = [native._key(source, compiler)]
+    source.write_text("aa")
+    keys.append(native._key(source, compiler))
+    header.write_text("bb")
+    keys.append(native._key(source, compiler))
+    monkeypatch.setattr(native, "_describe_processor", lambda: "another")
+    keys.append(native._key(source, compiler))
+    keys.append(native._key(source, sys.executable))
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_damaged_library_is_built_again(cache: Path) -> None:
+    assert isinstance(native.load_library(ROWS), ctypes.CDLL)
+    native._load.cache_clear()
+    (path,) = cache.iterdir()
+    # another file under the name: the one that is mapped must stay
+    damaged = path.with_suffix(".damaged")
+    damaged.write_bytes(b"not a library")
+    damaged.replace(path)
+    assert isinstance(native.load_library(ROWS), ctypes.CDLL)
+
+
+def test_a_cache_that_others_may_write_to_is_refused(
+    cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.mkdir()
+    cache.chmod(0o777)
+    assert native.load_library(ROWS) is None
+    assert f"others may write to {cache}" in caplog.text
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_cannot_be_written_is_named(
+    cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.mkdir(mode=0o500)
+    assert native.load_library(ROWS) is None
+    assert str(cache) in caplog.text
