@@ -17,9 +17,9 @@ from torchrec.distributed.planner.types import PlannerError
 from ranker.distributed import Process
 from ranker.embedding import EmbeddingTables
 from ranker.job import TrainJob
-from ranker.model import SearchPhase
 from ranker.placement import build_planner, build_sharders, build_topology, replicated_tables
 from ranker.plan_summary import TablePlan, describe_plan, rank_bytes, summarize_plan
+from ranker.search_phase import SearchPhase
 from ranker.sharding import attach_optimizers
 from ranker.train_module import TrainModule
 from ranker_data.batch import RankingBatch
