@@ -117,6 +117,8 @@ FAULTS: dict[str, Callable[[int], None]] = {
 
 def main() -> None:
     torch.set_num_threads(1)
+    # jobs that a shell starts in the background ignore it, and so would the ranks
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in sys.stdin:
         request = json.loads(line)
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
