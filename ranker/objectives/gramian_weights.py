@@ -19,7 +19,8 @@ class GramianWeights(GramianBalancer):
     pcgrad (Yu et al., NeurIPS 2020), cagrad (Liu et al., NeurIPS 2021), mgda (Desideri 2012),
     nash_mtl (Navon et al., ICML 2022), aligned_mtl (Senushkin et al., CVPR 2023), imtl_g (Liu et
     al., ICLR 2021), upgrad (Quinton and Rey 2024). The papers' gradients are those of all shared
-    parameters; here they are those of the shared features.
+    parameters; here they are those of the shared features, in units of the root of their mean
+    square over the tasks.
 
     Args:
         base: objective whose parts are the tasks' losses.
@@ -27,7 +28,7 @@ class GramianWeights(GramianBalancer):
         method: as above.
         parts: for tasks whose loss is not the part of the same name, the parts it is made of.
         cagrad_c: radius of cagrad's search around the mean gradient, relative to its length.
-        nash_max_norm: longest combined gradient of nash_mtl; 0 sets no bound.
+        nash_max_norm: longest combined gradient of nash_mtl, in these units; 0 sets no bound.
 
     Raises:
         ValueError: the method is unknown, or TorchJD is not installed.
@@ -61,6 +62,8 @@ class GramianWeights(GramianBalancer):
         # a batch on which a task has no rows has no gradient of it, and solvers would divide by 0
         if (gramian.diagonal() <= 0).any():
             return self.weights
+        # TorchJD takes small gradients for none, and those of a mean over a large batch are small
+        gramian = gramian / gramian.diagonal().mean()
         self.steps += 1
         if self.method == "nash_mtl":
             # its start is the last solution, which must survive a resume

@@ -34,6 +34,7 @@ def test_weights_are_those_of_the_aggregator_on_the_jacobian(method: Method) -> 
     objective = GramianWeights(base=BCE, tasks=TASKS, method=method).train()
     step(objective, directions, labels)
     jacobian = -0.5 * directions
+    jacobian = jacobian / jacobian.square().sum(1).mean().sqrt()
     built = {
         "pcgrad": lambda: aggregation.PCGrad(),
         "cagrad": lambda: aggregation.CAGrad(c=0.4),
@@ -45,6 +46,19 @@ def test_weights_are_those_of_the_aggregator_on_the_jacobian(method: Method) -> 
     }[method]()
     expected = built(jacobian.double()).float()
     torch.testing.assert_close(objective.weights @ jacobian, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:You are solving a parameterized")
+@pytest.mark.parametrize("method", get_args(Method))
+def test_small_gradients_have_the_weights_of_large_ones(method: Method) -> None:
+    pytest.importorskip("torchjd.aggregation")
+    directions = torch.tensor([[1.0, 0.0, 0.5], [-0.7, 0.4, 3.0]])
+    large, small = (GramianWeights(base=BCE, tasks=TASKS, method=method).train() for _ in range(2))
+    step(large, directions, torch.ones(2))
+    # as of a mean over 10^5 rows
+    step(small, 1e-5 * directions, torch.ones(2))
+    assert small.weights.abs().sum() > 0.1
+    torch.testing.assert_close(small.weights, large.weights, rtol=1e-2, atol=1e-3)
 
 
 def test_pcgrad_draws_alike_after_a_resume() -> None:
