@@ -89,7 +89,10 @@ def test_is_used_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_leaves_what_it_does_not_cover_to_fbgemm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_lookup, "_lookup", lambda *_: pytest.fail("not covered"))
-    train(build(features=[0, 1, 2], weight_decay=0.1), [0, 1, 2], steps=1)
+    actual = train(build(features=[0, 1, 2], weight_decay=0.1), [0, 1, 2], steps=1)
+    monkeypatch.setenv(SWITCH, "0")
+    expected = train(build(features=[0, 1, 2], weight_decay=0.1), [0, 1, 2], steps=1)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 def test_a_batch_without_ids() -> None:
