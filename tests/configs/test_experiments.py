@@ -1,4 +1,4 @@
-"""Every experiment composes and builds; the ones that combine most train on 1 and 2 ranks."""
+"""Every experiment composes, builds on the meta device, and trains alike on 1 and 2 ranks."""
 
 import json
 from collections.abc import Callable

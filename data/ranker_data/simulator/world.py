@@ -22,7 +22,14 @@ START_TIME = 1_704_067_200
 
 _COUNTS = ("num_users", "num_categories", "topics_per_category", "num_domains")
 _SIZES = ("candidates_per_request", "impression_days", "num_interests")
-_AMOUNTS = ("events_per_user", "requests_per_user", "num_dormant", "confounding", "selection")
+_AMOUNTS = (
+    "events_per_user",
+    "requests_per_user",
+    "num_dormant",
+    "confounding",
+    "selection",
+    "domain_contrast",
+)
 _SHARES = ("dormant_fraction", "conflict", "valid_fraction", "test_fraction")
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (_COUNTS + _SIZES, lambda value: value < 1, "be at least 1"),
@@ -43,6 +50,8 @@ class WorldConfig:
         topics_per_category: topics a category hides; interests are in topics, so that 1 makes the
             category tell all and a larger number leaves something that only the item ids tell.
         num_domains: scenarios with their own traffic, click rates and effects.
+        domain_contrast: how much the effects of affinity, price and place differ between domains:
+            their distances to the mean of the domains are multiplied by it.
         events_per_user: mean number of events that a user brings along, besides clicks on
             impressions.
         requests_per_user: mean number of requests in the impression period.
@@ -71,6 +80,7 @@ class WorldConfig:
     num_categories: int = 40
     topics_per_category: int = 1
     num_domains: int = 3
+    domain_contrast: float = 1.0
     events_per_user: float = 150.0
     requests_per_user: float = 16.0
     candidates_per_request: int = 5
@@ -230,10 +240,16 @@ def build_world(config: WorldConfig) -> World:
         task_bias=np.resize(
             [[-2.4, -2.8, -1.6], [-1.4, -3.4, -2.2], [-1.8, -2.2, -1.0]], (domains, tasks)
         ),
-        affinity_weight=np.resize([3.4, 2.4, 4.2], domains),
-        price_weight=np.resize([-0.4, 0.1, 0.6], domains),
-        position_weight=np.resize([-0.12, -0.25, -0.05], domains),
+        affinity_weight=_spread([3.4, 2.4, 4.2], config),
+        price_weight=_spread([-0.4, 0.1, 0.6], config),
+        position_weight=_spread([-0.12, -0.25, -0.05], config),
     )
+
+
+def _spread(effects: list[float], config: WorldConfig) -> FloatArray:
+    """Returns an effect for each domain [domains], as far from their mean as is configured."""
+    values = np.resize(effects, config.num_domains)
+    return values + (config.domain_contrast - 1.0) * (values - values.mean())
 
 
 def _topic_cdf(sorted_topic: IntArray, generator: np.random.Generator) -> FloatArray:

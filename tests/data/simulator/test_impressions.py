@@ -143,6 +143,16 @@ def test_domains_differ(shown: Impressions) -> None:
     assert 0.5 * np.abs(shares[0] - shares[1]).sum() > 0.15
 
 
+@pytest.mark.parametrize("contrast", [0.0, 1.0, 3.0])
+def test_effects_are_as_far_apart_as_the_contrast_says(contrast: float) -> None:
+    world = build_world(dataclasses.replace(CONFIG, domain_contrast=contrast))
+    plain = build_world(CONFIG)
+    for name in ("affinity_weight", "price_weight", "position_weight"):
+        found, expected = getattr(world, name), getattr(plain, name)
+        assert found.mean() == pytest.approx(expected.mean())
+        assert np.ptp(found) == pytest.approx(contrast * np.ptp(expected))
+
+
 def test_items_are_popular_by_zipf() -> None:
     world = build_world(CONFIG)
     topic = np.repeat(np.arange(CONFIG.num_topics), 2000)
