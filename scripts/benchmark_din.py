@@ -65,6 +65,17 @@ def generate(num_rows: int, num_items: int) -> dict[str, Any]:
     }
 
 
+def first_rows(arrays: dict[str, Any], count: int) -> dict[str, Any]:
+    """Returns the workload's first rows."""
+    behaviors = int(arrays["length"][:count].sum())
+    return {
+        name: value
+        if name.startswith("num_")
+        else value[: behaviors if name.startswith("hist_") else count]
+        for name, value in arrays.items()
+    }
+
+
 def click_probability(
     generator: np.random.Generator,
     length: np.ndarray[Any, np.dtype[np.int64]],
@@ -215,6 +226,7 @@ def main() -> None:
     )
     parser.add_argument("--peer-python", help="interpreter of an environment with the peers")
     parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--peer-rows", type=int, help="the peers train on the first so many only")
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3, help="rounds; the median is reported")
     parser.add_argument(
@@ -231,7 +243,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         arrays = generate(arguments.rows, arguments.items)
-        np.savez(root / "arrays.npz", **arrays)
+        np.savez(root / "arrays.npz", **first_rows(arrays, arguments.peer_rows or arguments.rows))
         write_dataset(arrays, root / "data")
         if arguments.scaling:
             print_scaling(measure_scaling(root, arguments.repeats))
@@ -274,10 +286,11 @@ def measure_scaling(root: Path, repeats: int) -> dict[str, list[dict[str, Any]]]
 def print_table(results: dict[str, list[dict[str, Any]]]) -> None:
     """Prints rows per CPU second of each contender and how much faster ours is."""
     rates = {name: median_rate(runs, "cpu_seconds") for name, runs in results.items()}
-    print(f"{'library':16}{'rows/CPU-s':>12}{'ours is':>10}{'AUC':>9}  optimizers")
+    print(f"{'library':16}{'rows/CPU-s':>12}{'ours is':>10}{'rows':>9}{'AUC':>9}  optimizers")
     for name, rate in rates.items():
-        optimizers, auc = results[name][0]["optimizers"], results[name][0]["auc"]
-        print(f"{name:16}{rate:12,.0f}{rates['ours'] / rate:9.2f}x{auc:9.4f}  {optimizers}")
+        first = results[name][0]
+        shown = f"{first['rows']:9,}{first['auc']:9.4f}  {first['optimizers']}"
+        print(f"{name:16}{rate:12,.0f}{rates['ours'] / rate:9.2f}x{shown}")
 
 
 def print_scaling(results: dict[str, list[dict[str, Any]]]) -> None:

@@ -4,14 +4,17 @@
 
 In the world most of what decides a click lies in a burst of events long ago, among thousands of
 others. Every method but the first two is DIN on the latest 50 behaviours and one more encoder that
-sees all of them; TWIN-V2 goes on with TWIN's run, which has to be measured before, on the log that
-is clustered with its vectors. For each seed a world is simulated, the methods are trained on it,
-and the best checkpoint scores the test split by the true probabilities. Prints a Markdown table and
-writes results.json; what that has already is not measured again.
+sees all of them; TWIN-V2, from the weights of TWIN's run or from scratch, trains on the log that is
+clustered with the vectors of that run, which has to be measured before. For each seed a world is
+simulated, the methods are trained on it, and the best checkpoint scores the test split by the true
+probabilities. "Searched" are the weights of full attention with TWIN's search in front. Prints a
+Markdown table and writes results.json; what that has already is not measured again.
 """
 
 import argparse
+import dataclasses
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,28 +22,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from torch import nn
 
-from ranker.checkpoint import choose_checkpoint, load_checkpoint
 from ranker.command import run_command
-from ranker.config import build_train_job, to_plain
-from ranker.distributed import process_group
-from ranker.evaluate import predict
 from ranker.report.predictions import Predictions
-from ranker.run_dir import RunDir
 from ranker.search_quality import watch_searches
 from ranker.sequence.full_attention import FullAttention
 from ranker.sequence.twin import TWIN
 from ranker.train_module import ranking_model
-from ranker.trainer import train
 from ranker_data.clustering.events import ClusteringOptions
 from ranker_data.clustering.prepare import cluster_histories
 from ranker_data.datasets.synthetic import SyntheticConverter
 from ranker_data.simulator.world import WorldConfig
 from scripts.claims import soft_auc
 from scripts.cluster_histories import read_run_table
-from scripts.measured_runs import CONFIGS, FloatArray, render_interval
+from scripts.measured_runs import FloatArray, render_interval, train_best
 
 # few requests and few clicks: a click on an old interest is an event of late, and tells it to all
 WORLD: dict[str, Any] = {
@@ -48,7 +44,7 @@ WORLD: dict[str, Any] = {
     "num_items": 54,
     "num_categories": 6,
     "topics_per_category": 3,
-    "events_per_user": 8_000.0,
+    "events_per_user": 10_000.0,
     "requests_per_user": 10.0,
     "click_shift": -1.0,
     "num_interests": 3,
@@ -57,8 +53,7 @@ WORLD: dict[str, Any] = {
     "valid_fraction": 0.05,
     "test_fraction": 0.2,
 }
-_ATTENTION = {"num_heads": 2, "head_dim": 8, "output_dim": 16}
-
+_ATTENTION = {"num_heads": 2, "head_dim": 8, "output_dim": 16, "score_scale": 2.0}
 
 _LATEST = ["sequence.din.hidden_units=[36]", "sequence.din.max_length=50"]
 
@@ -69,24 +64,25 @@ def beside_din(name: str, options: Mapping[str, float]) -> list[str]:
     return [f"sequence=[din,{name}]", *_LATEST, *values]
 
 
+_TWIN = beside_din("twin", _ATTENTION)
 METHODS = {
     "mean_pool": ["sequence=[mean_pool]"],
     "din_last_50": [*_LATEST, "loader.max_length=50"],
-    "twin": beside_din("twin", _ATTENTION),
+    "twin": _TWIN,
     # a softmax over 10^4 scores that differ by little is a mean: larger scores learn in fewer steps
     "full_attention": beside_din("full_attention", {**_ATTENTION, "score_scale": 5.0}),
-    "twin_v2": [*beside_din("twin", _ATTENTION), "trainer.epochs=2"],
-    "sim_soft": beside_din("sim_soft", _ATTENTION),
     "eta": beside_din("eta", _ATTENTION),
-    "sdim": beside_din("sdim", {}),
+    "sim_soft": beside_din("sim_soft", _ATTENTION),
     "sim_hard": beside_din("sim_hard", _ATTENTION),
-    "twin_v2_one_band": [*beside_din("twin", _ATTENTION), "trainer.epochs=2"],
+    "sdim": beside_din("sdim", {}),
+    "twin_v2": [*_TWIN, "trainer.epochs=2", "+warm_start.run={twin}"],
+    "twin_v2_scratch": _TWIN,
 }
 # events whose stays differ are not joined, as the paper keeps shares of a video played apart
 _BANDS = ClusteringOptions(
     field="item_id", group_field="log_dwell", group_edges=(1.5, 2.5, 3.25, 4.0)
 )
-_CLUSTERINGS = {"twin_v2": _BANDS, "twin_v2_one_band": ClusteringOptions(field="item_id")}
+_CLUSTERED = ("twin_v2", "twin_v2_scratch")
 
 Results = dict[str, dict[str, float]]
 
@@ -99,12 +95,33 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--methods", nargs="+", help="some of the methods; all by default")
-    parser.add_argument("--num-users", type=int, default=WORLD["num_users"])
+    parser.add_argument("--world", nargs="+", default=[], help="changes of it, as key=number")
     parser.add_argument("--overrides", nargs="+", default=[], help="of every run, as key=value")
     options = parser.parse_args()
     if unknown := sorted(set(options.methods or ()) - set(METHODS)):
         parser.error(f"--methods: {unknown[0]!r} is none of {', '.join(METHODS)}")
+    try:
+        options.world = read_world(options.world)
+    except ValueError as error:
+        parser.error(f"--world: {error}")
     sys.exit(run_command(lambda: run_claims(options)))
+
+
+def read_world(changes: Sequence[str]) -> dict[str, Any]:
+    """Returns the settings of the worlds, with changes given as key=number.
+
+    Raises:
+        ValueError: a change is none, or not possible.
+    """
+    world = dict(WORLD)
+    known = [field.name for field in dataclasses.fields(WorldConfig) if field.name != "seed"]
+    for change in changes:
+        key, _, value = change.partition("=")
+        if key not in known or re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value) is None:
+            raise ValueError(f"{change!r} must be key=number, with a key of {', '.join(known)}")
+        world[key] = json.loads(value)
+    WorldConfig(**world)
+    return world
 
 
 def run_claims(options: argparse.Namespace) -> None:
@@ -117,60 +134,61 @@ def run_claims(options: argparse.Namespace) -> None:
         for name in methods:
             if f"{name}|{seed}" in results:
                 continue
-            data = simulate(work_dir / f"data_{seed}", seed, options.num_users)
-            arguments = [*METHODS[name], f"seed={seed}", *options.overrides]
-            if name in _CLUSTERINGS:
-                # goes on from the run whose vectors made the clusters
-                arguments.append(f"+warm_start.run={work_dir / f'twin_{seed}'}")
-            results[f"{name}|{seed}"] = measure(name, data, work_dir / f"{name}_{seed}", arguments)
+            data = simulate(work_dir / f"data_{seed}", seed, options.world)
+            twin = work_dir / f"twin_{seed}"
+            overrides = [value.format(twin=twin) for value in METHODS[name]]
+            arguments = [*overrides, f"seed={seed}", *options.overrides]
+            folder = work_dir / f"{name}_{seed}"
+            results[f"{name}|{seed}"] = measure(name, data, folder, arguments, twin)
             path.write_text(json.dumps(results, indent=1))
             print(name, seed, results[f"{name}|{seed}"], flush=True)
     print(render_table(results, methods, options.seeds))
 
 
-def simulate(data: Path, seed: int, num_users: int) -> Path:
+def simulate(data: Path, seed: int, world: Mapping[str, Any]) -> Path:
     """Simulates a world, if it is not there yet."""
     if not data.exists():
-        world = WorldConfig(seed=seed, **{**WORLD, "num_users": num_users})
-        SyntheticConverter(world=world).prepare(None, data)
+        SyntheticConverter(world=WorldConfig(seed=seed, **world)).prepare(None, data)
     return data
 
 
-def measure(name: str, data: Path, folder: Path, overrides: Sequence[str]) -> dict[str, float]:
-    """Trains one method, and measures its best checkpoint on the test split."""
+def measure(
+    name: str, data: Path, folder: Path, overrides: Sequence[str], twin: Path
+) -> dict[str, float]:
+    """Trains one method, and measures its best checkpoint on the test split.
+
+    Args:
+        name: of the method.
+        data: simulated world.
+        folder: of the run; TWIN's stays, for TWIN-V2.
+        overrides: of the run.
+        twin: run of TWIN on the same world, whose vectors make clusters.
+    """
     found: dict[str, float] = {}
-    if name in _CLUSTERINGS:
-        twin = folder.with_name(f"twin_{folder.name.rsplit('_', 1)[1]}")
+    if name in _CLUSTERED:
         vectors = read_run_table(twin, data, "item_id")
         source, data = data, folder.parent / f"{data.name}_{name}"
         shutil.rmtree(data, ignore_errors=True)
-        summary = cluster_histories(source, data, vectors, _CLUSTERINGS[name])
+        summary = cluster_histories(source, data, vectors, _BANDS)
+        rows = summary.num_clusters + summary.num_recent_events
         found["clusters per event"] = summary.num_clusters / summary.num_events
+        found["rows per event"] = rows / (summary.num_events + summary.num_recent_events)
         found["unexplained"] = summary.unexplained_fraction
     arguments = ["experiment=claims/lifelong", f"dataset.path={data}"]
     arguments += [f"run_root={folder.parent}", f"name={folder.name}", *overrides]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        job = build_train_job(to_plain(compose("train", arguments)))
-    train(job)
-    with process_group(job.trainer.device) as process:
-        trainable = job.build_trainable(process.device)
-        load_checkpoint(choose_checkpoint(RunDir(folder).checkpoints, "best"), trainable)
-        qualities = watch_searches(ranking_model(trainable.model))
-        loader = job.build_loader("test", process, shuffle=False)
-        predictions = predict(trainable.model, loader, job.schema, process.device)
-        assert predictions is not None  # there is one process
-        found |= score(predictions)
+    with train_best(arguments) as best:
+        model = ranking_model(best.model)
+        qualities = watch_searches(model)
+        found |= score(best.predict())
         if name == "full_attention":
-            model = ranking_model(trainable.model)
             model.body.encoders[name] = searched(model.body.encoders[name])
-            again = predict(trainable.model, loader, job.schema, process.device)
-            assert again is not None
-            found["gauc, searched"] = score(again)["gauc"]
+            again = score(best.predict())
+            found |= {f"searched {metric}": value for metric, value in again.items()}
         for quality in qualities:
             rate = (quality.finish() or {})["hit_rate"]
             if rate is not None:
                 found["hit rate"] = rate
-    if name in _CLUSTERINGS:
+    if name in _CLUSTERED:
         shutil.rmtree(data)
     if name != "twin":
         shutil.rmtree(folder)
@@ -215,30 +233,39 @@ def render_table(results: Results, methods: Sequence[str], seeds: Sequence[int])
     """Returns a Markdown table: means over seeds, paired differences to TWIN, recovered gains.
 
     A gain is that over DIN on the latest 50 behaviours; a method recovers its share of the gain of
-    full attention.
+    full attention, or of TWIN.
     """
     lines = [
         f"{len(seeds)} seeds",
-        "| method | GAUC | AUC | GAUC less TWIN | share of full attention's gain | hit rate |",
-        "|---|---|---|---|---|---|",
+        "| method | GAUC | AUC | GAUC less TWIN | share of full attention's gain "
+        "| share of TWIN's gain | hit rate |",
+        "|---|---|---|---|---|---|---|",
     ]
 
     def read(name: str, key: str) -> FloatArray | None:
         runs = [results.get(f"{name}|{seed}", {}).get(key) for seed in seeds]
         return None if None in runs else np.array(runs, np.float64)
 
-    twin, din, full = (read(name, "gauc") for name in ("twin", "din_last_50", "full_attention"))
+    def compare(row: str, gauc: FloatArray) -> list[str]:
+        twin, din = read("twin", "gauc"), read("din_last_50", "gauc")
+        cells = ["" if twin is None or row == "twin" else render_interval(gauc - twin)]
+        for name in ("full_attention", "twin"):
+            whole = read(name, "gauc")
+            if din is None or whole is None or row in ("din_last_50", name):
+                cells.append("")
+            else:
+                cells.append(render_interval((gauc - din) / (whole - din)))
+        return cells
+
     for name in methods:
-        gauc, auc, rate = (read(name, key) for key in ("gauc", "auc", "hit rate"))
-        if gauc is None or auc is None:
-            continue
-        less = "" if twin is None or name == "twin" else render_interval(gauc - twin)
-        share = ""
-        if din is not None and full is not None and name not in ("din_last_50", "full_attention"):
-            share = render_interval((gauc - din) / (full - din))
+        rate = read(name, "hit rate")
         hits = "" if rate is None else f"{rate.mean():.1%}"
-        cells = [name, f"{gauc.mean():.4f}", f"{auc.mean():.4f}", less, share, hits]
-        lines.append(f"| {' | '.join(cells)} |")
+        for prefix in ("", "searched "):
+            gauc, auc = read(name, f"{prefix}gauc"), read(name, f"{prefix}auc")
+            if gauc is not None and auc is not None:
+                row = f"{prefix}{name}"
+                cells = [row, f"{gauc.mean():.4f}", f"{auc.mean():.4f}", *compare(row, gauc), hits]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -18,22 +18,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 
-from ranker.checkpoint import choose_checkpoint, load_checkpoint
-from ranker.config import build_train_job, to_plain
-from ranker.distributed import process_group
-from ranker.evaluate import predict
 from ranker.metrics.auc import auc
-from ranker.metrics.student_t import student_t_quantile
 from ranker.report.pareto import pareto_front
 from ranker.report.predictions import Predictions
-from ranker.run_dir import RunDir
-from ranker.trainer import train
 from ranker_data.datasets.synthetic import SyntheticConverter
 from ranker_data.simulator.world import WorldConfig
 from scripts.claims import soft_auc
-from scripts.measured_runs import CONFIGS, FloatArray
+from scripts.measured_runs import render_interval, train_and_predict
 from scripts.pareto_svg import draw_pareto
 
 # weights of the first of two tasks in the sweep; the second has the rest
@@ -258,16 +250,6 @@ def height_over(sweep: Sequence[tuple[float, float]], point: tuple[float, float]
     return point[1] - float(np.interp(point[0], xs, ys))
 
 
-def render_interval(values: FloatArray) -> str:
-    """Returns the mean and its 95 % interval over seeds; the mean alone for one seed."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return f"{mean:+.4f}"
-    error = float(values.std(ddof=1)) / len(values) ** 0.5
-    half = student_t_quantile(0.975, len(values) - 1) * error
-    return f"{mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}]"
-
-
 def measure(folder: Path, overrides: Sequence[str]) -> dict[str, float]:
     """Trains one method, and measures its best checkpoint on the test split."""
     arguments = [
@@ -276,18 +258,7 @@ def measure(folder: Path, overrides: Sequence[str]) -> dict[str, float]:
         f"name={folder.name}",
         *overrides,
     ]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        job = build_train_job(to_plain(compose("train", arguments)))
-    shutil.rmtree(folder, ignore_errors=True)
-    train(job)
-    with process_group(job.trainer.device) as process:
-        trainable = job.build_trainable(process.device)
-        load_checkpoint(choose_checkpoint(RunDir(folder).checkpoints, "best"), trainable)
-        loader = job.build_loader("test", process, shuffle=False)
-        predictions = predict(trainable.model, loader, job.schema, process.device)
-    assert predictions is not None  # there is one process
-    shutil.rmtree(folder)
-    return score(predictions)
+    return score(train_and_predict(arguments))
 
 
 def score(predictions: Predictions) -> dict[str, float]:

@@ -40,8 +40,8 @@ class Comparison:
 
 
 _TWO_TASKS = ["head.towers.predict=[high_income,never_married]"]
-_MARRIED = "trainer.monitor=never_married.auc"
-_BESIDE = "interaction.keep_input=true"
+# everything, beside DIN on the latest 50
+_ALL = ["loader.max_length=5000", "sequence.din.max_length=50"]
 _ESMM = [
     "objective=esmm",
     "head.towers.predict=[ctr,cvr]",
@@ -93,7 +93,46 @@ COMPARISONS = {
         },
         metrics=("like.auc", "like.gauc", "like.logloss"),
     ),
+    "complete_journey": Comparison(
+        common=[
+            "dataset=complete_journey",
+            "head.task=purchase",
+            "trainer.monitor=purchase.auc",
+            "trainer.max_steps=1500",
+            "loader.samples_per_user=16",
+        ],
+        methods={
+            "DIN, last 50": ["sequence=[din]"],
+            "and SIM hard": ["sequence=[din,sim_hard]", *_ALL],
+            "and TWIN": ["sequence=[din,twin]", *_ALL],
+        },
+        metrics=("purchase.auc", "purchase.gauc", "purchase.logloss"),
+    ),
 }
+
+# k of TWIN by length of the history: fewer than there are, so that its search has to choose
+_SEARCHED = {50: 20, 200: 50, 2_000: 100}
+
+
+def _compare_lengths(data: str, metrics: Sequence[str]) -> dict[str, Comparison]:
+    """Returns a comparison of DIN with TWIN for each length of the history."""
+    return {
+        f"{data}_{length}": Comparison(
+            common=[
+                f"experiment={data}_din",
+                "trainer.epochs=1",
+                f"loader.max_length={length}",
+                "loader.samples_per_user=16",
+            ],
+            methods={"DIN": [], "TWIN": ["sequence=[twin]", f"sequence.twin.k={k}"]},
+            metrics=metrics,
+        )
+        for length, k in _SEARCHED.items()
+    }
+
+
+COMPARISONS |= _compare_lengths("ebnerd", ("ctr.auc", "ctr.gauc", "ctr.logloss"))
+COMPARISONS |= _compare_lengths("movielens", ("like.auc", "like.gauc", "like.logloss"))
 
 Results = dict[str, dict[str, float | None]]
 

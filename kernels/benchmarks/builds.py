@@ -18,6 +18,9 @@ from ranker_kernels.hamming_topk import launch as hamming
 from ranker_kernels.hamming_topk import triton_kernels as hamming_kernels
 from ranker_kernels.search_topk import launch as search
 from ranker_kernels.search_topk import triton_kernels as search_kernels
+from ranker_kernels.search_topk.triton_groups import group
+from ranker_kernels.search_topk.triton_merge import merge
+from ranker_kernels.search_topk.triton_slow import search_slowly
 from ranker_kernels.segment_sum import launch as segments
 from ranker_kernels.segment_sum import triton_kernels as segment_kernels
 from ranker_kernels.signature_sums import launch as sdim
@@ -43,6 +46,12 @@ _NUMBERS = {
     **dict.fromkeys(("k", "length", "size"), "i32"),
     **dict.fromkeys(("gradient_stride", "logits_stride", "hidden_stride"), "i32"),
     **dict.fromkeys(("scale", "gamma"), "fp32"),
+}
+# of the search; positions are places in a window there
+_SEARCH = {
+    **dict.fromkeys(("codes", "places", "index"), "*i64"),
+    **dict.fromkeys(("firsts", "lasts", "lost", "counters", "pad", "notes", "positions"), "*i32"),
+    **dict.fromkeys(("kind", "few"), "i32"),
 }
 
 
@@ -79,29 +88,65 @@ def build_din_attention() -> Iterator[Build]:
 
 
 def build_searches() -> Iterator[Build]:
-    """Yields scores in both precisions, the selection, and the Hamming distances."""
+    """Yields the searches in both precisions, one head and four, and what belongs to them."""
     for dtype, element in _ELEMENTS.items():
-        tiles = search.choose_tiles(dtype)
-        sides = {"HEADS": 4, "DIM": DIM, "D": DIM, "ROWS": tiles.rows, "TILE": tiles.keys}
-        yield Build(
-            kernel=search_kernels.score,
-            note=str(dtype),
-            constants=sides | {"HAS_BIAS": True, "DOT": DOT_TYPES[dtype]},
-            types=_types(element, "query", "keys"),
-            warps=search.WARPS,
-        )
+        for heads in (1, 4):
+            many = heads > 1
+            kinds = search.choose_tiles(dtype, 100, DIM, has_bias=many)
+            widths = {"HEADS": heads, "DIM": DIM, "D": DIM, "HAS_BIAS": many, "WITH_VALUES": many}
+            widths |= {"DOT": DOT_TYPES[dtype], "NATIVE": True}
+            for kernel, kind, name in (
+                (search_kernels.search, kinds[0], "many"),
+                (search_kernels.search, kinds[1], "few"),
+                (search_slowly, kinds[0], "any"),
+            ):
+                pad = {"SLOTS": kind.slots, "PAIRS": kind.pairs, "CHUNK": kind.chunk}
+                sides = search.slow_sides(kind) if name == "any" else kind.sides
+                yield Build(
+                    kernel=kernel,
+                    note=f"{dtype}, {heads} head(s), {name}",
+                    constants=widths | pad | sides | {"STRIDE": kind.stride},
+                    types=_types(element, "query", "keys") | _SEARCH,
+                    warps=sides["num_warps"],
+                    stages=sides["num_stages"],
+                )
+    few = search.choose_tiles(torch.bfloat16, 100, DIM, has_bias=False)[1]
+    pad = {"SLOTS": few.slots, "PAIRS": few.pairs, "CHUNK": few.chunk, "STRIDE": few.stride}
+    widths = {"HEADS": 1, "DIM": DIM, "D": DIM, "HAS_BIAS": False, "WITH_VALUES": False}
     yield Build(
-        kernel=search_kernels.select,
-        note="torch.float32",
-        constants={"TILE": search.SELECT_TILE},
-        types=_types("*fp32"),
-        warps=search.WARPS,
+        kernel=search_kernels.search,
+        note="torch.bfloat16, int8 keys, 1 head(s), few",
+        constants=widths | pad | few.sides | {"DOT": DOT_TYPES[torch.bfloat16], "NATIVE": True},
+        types=_types("*bf16", "query") | {"keys": "*i8"} | _SEARCH,
+        warps=few.warps,
+        stages=few.stages,
     )
+    yield Build(
+        kernel=group,
+        note="torch.int64",
+        constants={"BLOCK": search.BLOCK},
+        types=_types("") | _SEARCH,
+    )
+    for heads in (1, 4):
+        yield Build(
+            kernel=merge,
+            note=f"torch.float32, {heads} head(s)",
+            constants={"HEADS": heads, "HP": heads, "KP": 128},
+            types=_types("") | _SEARCH,
+            warps=1 if heads == 1 else search.MERGE_WARPS,
+        )
     yield Build(
         kernel=hamming_kernels.closeness,
         note="torch.int64",
         constants={"WORDS": 1, "ROWS": hamming.TILES.rows, "TILE": hamming.TILES.keys},
         types=_types("*i64", "query", "keys"),
+        warps=hamming.WARPS,
+    )
+    yield Build(
+        kernel=hamming_kernels.select,
+        note="torch.float32",
+        constants={"TILE": hamming.SELECT_TILE},
+        types=_types("*fp32"),
         warps=hamming.WARPS,
     )
 

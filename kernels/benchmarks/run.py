@@ -25,8 +25,9 @@ from benchmarks.timing import time_call
 from benchmarks.workload import Variant, Workload
 
 RESULTS = Path(__file__).with_name("results.csv")
-# largest relative error of the output, and of a gradient
-MAX_ERRORS = {torch.float32: (2e-6, 1e-5), torch.bfloat16: (2e-2, 1e-1)}
+# largest relative error of the output, and of a gradient; under softmax the parts of a bias's
+# gradient nearly cancel, and plain PyTorch errs by 1.1e-5
+MAX_ERRORS = {torch.float32: (2e-6, 2e-5), torch.bfloat16: (2e-2, 1e-1)}
 # keys of a row, and what a CSV file is sorted by
 KEYS = ("op", "device", "workload")
 

@@ -22,11 +22,11 @@ def build_workloads(device: str) -> Iterator[Workload]:
 def build_goals(device: str) -> Iterator[Workload]:
     """Yields GSU-S and GSU-M in bfloat16."""
     half = torch.bfloat16
-    goal = Goal("G2", 0.200, None, 0.700)
+    goal = Goal("G2", 0.200, None, 0.240)
     yield build_search("GSU-S: 512 x 10,000, bfloat16", 512, 1, 10_000, device, half, goal)
-    goal = Goal("G2", 1.85, None, 4.0)
+    goal = Goal("G2", 1.85, None, 2.0)
     yield build_search("GSU-S: 512 x 100,000, bfloat16", 512, 1, 100_000, device, half, goal)
-    goal = Goal("G3", 2.0, None, 40.0)
+    goal = Goal("G3", 2.0, None, 2.7)
     yield build_search("GSU-M: 512 x 512 x 10,000, bfloat16", 512, 512, 10_000, device, half, goal)
 
 

@@ -25,6 +25,10 @@ class TargetAttention(nn.Module):
     cross feature; the product is the same linear map as one vector b_a. Projections of a history
     are never computed: W^h is absorbed into the query and W^v follows the pooling.
 
+    W^h begins as a copy of W^q (they learn apart): a behaviour like the candidate scores high from
+    the first step on. Behind a search this decides what is learned at all, because what it leaves
+    out has no gradient; from two random maps a search leaves out anything, and may stay there.
+
     Args:
         query_dim: width D of the inherent features.
         cross_dim: width X of the cross features; 0 leaves the bias out.
@@ -59,7 +63,8 @@ class TargetAttention(nn.Module):
             if size < 1:
                 raise ValueError(f"target attention: {name} is {size}; must be at least 1")
         self.query_weight = _heads(num_heads, query_dim, head_dim)
-        self.key_weight = _heads(num_heads, query_dim, head_dim)
+        # W^h = W^q at first, so that scores begin as a likeness (see the class)
+        self.key_weight = nn.Parameter(self.query_weight.detach().clone())
         self.value_weight = _heads(num_heads, query_dim + cross_dim, head_dim)
         # starts at zero: at first, attention goes by likeness alone
         self.cross = nn.Linear(cross_dim, num_heads, bias=False) if cross_dim else None

@@ -12,7 +12,8 @@ import pytest
 BACKWARD_SPILL = 300
 SHARED_MEMORY = 227 * 1024
 WITHOUT_PRODUCTS = {
-    *("select", "closeness", "combine", "sum_segments", "pool", "differentiate_tables"),
+    *("group", "merge", "select", "closeness", "combine", "sum_segments", "pool"),
+    "differentiate_tables",
     *("gated_scale forward", "gated_scale backward"),
 }
 
@@ -21,7 +22,8 @@ WITHOUT_PRODUCTS = {
 @pytest.mark.parametrize(
     "ops",
     [
-        ["din_attention", "searches"],
+        ["din_attention"],
+        ["searches"],
         ["target_attention", "segment_sum", "gated_scale", "signature_sums"],
     ],
     ids=" ".join,
@@ -50,6 +52,7 @@ def test_kernels_compile_without_spilling_much(ops: list[str], project_root: Pat
     for name, note in (
         ("forward", "torch.bfloat16, sigmoid"),
         ("forward", "torch.bfloat16, windows"),
+        ("search", "torch.bfloat16, 1 head(s), many"),
     ):
         for kernel in found:
             if (kernel["kernel"], kernel["note"]) == (name, note):

@@ -2,9 +2,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ranker_kernels.search_topk import DistinctRows, blocked, search_topk
+from ranker_kernels.native import SWITCH
+from ranker_kernels.search_topk import DistinctRows, blocked, compiled, search_topk
 from ranker_kernels.search_topk.merge import rank, round_robin
 from ranker_kernels.search_topk.reference import search_topk_reference, walk
+
+
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs every test with a compiler and as if there were none."""
+    if request.param == "torch":
+        monkeypatch.setenv(SWITCH, "0")
+    assert (compiled.find_library() is None) == (request.param == "torch"), "needs a C++ compiler"
+    return str(request.param)
+
 
 # begin and end; 200 behaviours
 WINDOWS = {
@@ -62,6 +73,7 @@ def test_rank_orders_ties_by_position() -> None:
 
 
 def test_small_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "0")
     query, keys, bias, windows = make_inputs(WINDOWS["shared"], integral=True)
     expected = search_topk(query, keys, bias, windows, k=20)
     for size in (1, 600, 2000):

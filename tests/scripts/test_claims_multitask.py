@@ -9,10 +9,9 @@ from scripts.claims_multitask import (
     height_over,
     mean_over_seeds,
     render_heights,
-    render_interval,
     render_table,
 )
-from scripts.measured_runs import CONFIGS
+from scripts.measured_runs import CONFIGS, render_interval
 from scripts.pareto_svg import draw_pareto
 
 TASKS = ["ctr", "like", "long_view"]

@@ -5,7 +5,6 @@
 // depend on the number of threads.
 
 #include <cmath>
-#include <exception>
 #include <limits>
 
 #include "din_backward.h"
@@ -69,16 +68,6 @@ struct Forward {
         for (int64_t r = 0; r < rows; r++) total += scores[r];
     }
 };
-
-template <typename Work>
-int guarded(Work work) {
-    try {
-        work();
-        return 0;
-    } catch (const std::exception&) {
-        return 1;  // no memory, or no thread
-    }
-}
 
 template <typename Worker>
 std::vector<Worker> workers(const Problem& problem, const Schedule& schedule, Worker worker) {

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <exception>
 
 #include "parallel.h"
 #include "vector.h"
@@ -90,7 +89,7 @@ extern "C" void gather_rows(
 extern "C" int update_rowwise_adagrad(
     float* table, float* squares, const int64_t* rows, const float* gradients, int64_t count,
     int64_t width, float rate, float epsilon, int64_t threads) {
-    try {
+    return guarded([&] {
         const Places places = sort_by_row(rows, count);
         const Adagrad adagrad{table, squares, gradients, width, rate, epsilon};
         const int64_t pieces = std::clamp<int64_t>(count / 4096, 1, 16 * threads);
@@ -103,8 +102,5 @@ extern "C" int update_rowwise_adagrad(
         run_pieces(pieces, threads, [&](int64_t piece, int64_t) {
             adagrad.move(places, bound(piece), bound(piece + 1));
         });
-        return 0;
-    } catch (const std::exception&) {
-        return 1;
-    }
+    });
 }

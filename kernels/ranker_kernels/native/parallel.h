@@ -1,9 +1,10 @@
 // Independent pieces of work on a few threads. Who does which piece is not fixed, so pieces must not
-// share what they write.
+// share what they write. No exception may leave what C calls.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -19,4 +20,15 @@ static void run_pieces(int64_t pieces, int64_t threads, Work work) {
         others.emplace_back(loop, worker);
     loop(0);
     for (auto& other : others) other.join();
+}
+
+// what an exported function returns: 0, or 1 where memory or threads ran out
+template <typename Work>
+static int guarded(Work work) {
+    try {
+        work();
+        return 0;
+    } catch (const std::exception&) {
+        return 1;
+    }
 }

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ranker_kernels.search_topk import blocked
+from ranker_kernels.search_topk import blocked, compiled
 from ranker_kernels.search_topk.distinct import DistinctRows
 
 __all__ = ["DistinctRows", "search_topk"]
@@ -30,8 +30,8 @@ def search_topk(
 
     Args:
         query: candidates, absorbed and scaled, `[C, H, D]`.
-        keys: all behaviours of the batch, `[N, D]`; they are gathered a tile at a time from
-            `DistinctRows`.
+        keys: all behaviours of the batch, `[N, D]`, floats, or int8 if the query has the scales of
+            the columns; they are gathered a tile at a time from `DistinctRows`.
         bias: added to the scores, `[N, H]`, finite; None is 0.
         windows: int64 `[C, 2]`, begin and end of each candidate's behaviours in N; they may
             overlap, be shared and be empty; 0 <= begin <= end <= N is taken for granted.
@@ -82,7 +82,11 @@ def _search(
     windows: Tensor,
     k: int,
 ) -> Tensor:
-    return blocked.search(query, DistinctRows(tuple(values), tuple(rows)), bias, windows, k)
+    keys = DistinctRows(tuple(values), tuple(rows))
+    library = compiled.find_library()
+    if library is None:
+        return blocked.search(query, keys, bias, windows, k)
+    return compiled.search(library, query, keys, bias, windows, k)
 
 
 @_search.register_kernel("cuda")
@@ -100,7 +104,8 @@ def _(
     keys = DistinctRows(tuple(values), tuple(rows))
     # where memory is fast, gathering all keys once is cheaper than gathering them in every tile
     matrix = keys.between(0, len(keys))
-    return launch.search(query, matrix, bias, windows, k, launch.choose_tiles(matrix.dtype))
+    shape = launch.choose_launch(query, matrix, bias, k)
+    return launch.search(query, matrix, bias, windows, k, shape)
 
 
 @_search.register_fake

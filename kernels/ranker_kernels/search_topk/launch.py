@@ -1,120 +1,194 @@
-"""How the Triton kernels of the search are launched."""
+"""How the Triton kernels of the search are launched; nothing here waits for the device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ranker_kernels.schedule import cut_into_pieces, cut_runs, sort_windows
 from ranker_kernels.search_topk import triton_kernels
-from ranker_kernels.search_topk.blocked import select_short
-from ranker_kernels.search_topk.merge import order_ranked, round_robin
+from ranker_kernels.search_topk.triton_groups import group
+from ranker_kernels.search_topk.triton_merge import merge
+from ranker_kernels.search_topk.triton_slow import search_slowly
 from ranker_kernels.triton_kernels import choose_dot_type, tile_side
 
-SELECT_TILE = 1024
-WARPS = 4
+MERGE_WARPS = 4
+SLOW_WARPS, SLOW_KEYS = 8, 64
+# candidates whose groups a program finds at a time
+BLOCK = 256
+# pairs of the pad that are looked at together
+CHOSEN_AT_ONCE = 2048
+# programs of a multiprocessor, as many as registers allow
+PROGRAMS = 2
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Sides of a product: rows (candidates of a group times heads) and keys."""
+    """How one kind of groups is searched.
+
+    Attributes:
+        rows: candidates of a group times heads, at most.
+        keys: scored at a time; the bound is the better, the further they exceed k.
+        slots: pairs that a class of a row has room for.
+        pairs: of a row, in all classes.
+        stride: the bound comes from every so many tiles.
+        warps: of a program.
+        stages: tiles of keys that are under way.
+    """
 
     rows: int
     keys: int
+    slots: int
+    pairs: int
+    stride: int
+    warps: int = 8
+    stages: int = 3
 
+    @property
+    def classes(self) -> int:
+        """Parts of the pad of a row."""
+        return self.keys // 16
 
-def choose_tiles(dtype: torch.dtype) -> Tiles:
-    """Returns the largest tiles that do not spill registers (sm_90, width 64)."""
-    return Tiles(16, 16) if dtype == torch.float32 else Tiles(64, 128)
+    @property
+    def sides(self) -> dict[str, int]:
+        """Constants of a program that scores such tiles."""
+        return {
+            "ROWS": self.rows,
+            "TILE": self.keys,
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+        }
+
+    @property
+    def chunk(self) -> int:
+        """Rows that are chosen from at a time."""
+        return min(self.rows, max(1, CHOSEN_AT_ONCE // self.pairs))
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Candidates with the same window, side by side; each is a range `[begin, end)` of candidates.
+class Launch:
+    """How a search is spread over the device: groups of many rows, of few, and programs."""
 
-    Attributes:
-        order: `[C']` candidates that have something to select, sorted by window.
-        windows: `[C', 2]` theirs.
-        begins, ends: `[G]` positions in `order`.
-        tile_groups, tile_places: `[T]` group of each tile of keys, and its place in the window.
+    many: Tiles
+    few: Tiles
+    programs: int
+
+
+def choose_tiles(dtype: torch.dtype, k: int, dim: int, *, has_bias: bool) -> tuple[Tiles, Tiles]:
+    """Returns tiles for groups of many rows and of few (sm_90, width 64, no spill).
+
+    Many rows are bound by arithmetic: whole windows give the bound, so that little is collected.
+    Few are bound by reading keys: a part of them is read twice, and more collected instead.
     """
+    # the k-th highest of the tile's residues bounds well while a fifth of them is to spare
+    side = min(1024, max(128, tile_side(k * 5 // 4)))
+    row_bytes = tile_side(dim) * dtype.itemsize
+    # as many as shared memory holds
+    stages = 3 if row_bytes <= 256 else 2 if row_bytes <= 512 else 1
+    if dtype == torch.float32:
+        # exact products take the registers that copies under way would need
+        stages = 1 if has_bias else stages
+        return (
+            Tiles(16, side, slots=64, pairs=2 * side, stride=1, stages=stages),
+            Tiles(16, side, slots=256, pairs=16 * side, stride=4, warps=16, stages=min(2, stages)),
+        )
+    wide = min(1024, max(256, tile_side(k * 5 // 2)))
+    rows = max(16, min(64, 8192 // side))
+    warps = 8 if has_bias else 4
+    return (
+        Tiles(rows, side, slots=64, pairs=2 * side, stride=1, warps=warps, stages=stages),
+        Tiles(16, wide, slots=128, pairs=8 * wide, stride=8, stages=stages),
+    )
 
-    order: Tensor
-    windows: Tensor
-    begins: Tensor
-    ends: Tensor
-    tile_groups: Tensor
-    tile_places: Tensor
+
+def slow_sides(tiles: Tiles) -> dict[str, int]:
+    """Returns the constants of `search_slowly` for groups that fit the given tiles."""
+    return tiles.sides | {"TILE": SLOW_KEYS, "num_warps": SLOW_WARPS}
 
 
-def group_candidates(windows: Tensor, *, longer_than: int, size: int, tile: int) -> Groups:
-    """Puts candidates with the same window into groups of at most `size`."""
-    order = sort_windows(windows, longer_than=longer_than)
-    seen = windows[order]
-    fresh = torch.ones(len(order), dtype=torch.bool, device=windows.device)
-    fresh[1:] = (seen[1:] != seen[:-1]).any(dim=1)
-    begins, ends = cut_runs(fresh, size)
-    lengths = seen[begins, 1] - seen[begins, 0]
-    pieces = cut_into_pieces(lengths, tile)
-    return Groups(order, seen, begins, ends, pieces.owners, pieces.places)
+def choose_launch(query: Tensor, keys: Tensor, bias: Tensor | None, k: int) -> Launch:
+    """Returns as many programs as the device holds at once."""
+    properties = torch.cuda.get_device_properties(query.device)
+    dtype = torch.promote_types(query.dtype, keys.dtype)
+    tiles = choose_tiles(dtype, k, query.shape[2], has_bias=bias is not None)
+    return Launch(*tiles, PROGRAMS * properties.multi_processor_count)
 
 
 def search(
-    query: Tensor, keys: Tensor, bias: Tensor | None, windows: Tensor, k: int, tiles: Tiles
+    query: Tensor, keys: Tensor, bias: Tensor | None, windows: Tensor, k: int, launch: Launch
 ) -> Tensor:
-    """Computes what `blocked.search` does; keys are `[N, D]`."""
-    num_heads, dim = query.shape[1:]
-    index = select_short(windows, k)
-    rows = max(tiles.rows, tile_side(num_heads))
-    groups = group_candidates(windows, longer_than=k, size=rows // num_heads, tile=tiles.keys)
-    if not len(groups.order):
+    """Computes what `blocked.search` does; keys are `[N, D]`, fewer than 2^31."""
+    count, heads, dim = query.shape
+    index = windows.new_empty(count, k)
+    if not count:
         return index
-    lengths = groups.windows[:, 1] - groups.windows[:, 0]
-    ends = (lengths * num_heads).cumsum(0)
-    starts = ends - lengths * num_heads
-    scores = torch.empty(int(ends[-1]), dtype=torch.float32, device=query.device)
-    triton_kernels.score[(len(groups.tile_groups),)](
-        query[groups.order].contiguous(),
-        keys.contiguous(),
-        keys if bias is None else bias.contiguous(),
-        groups.windows.contiguous(),
-        starts,
-        groups.begins,
-        groups.ends,
-        groups.tile_groups,
-        groups.tile_places,
-        scores,
-        HEADS=num_heads,
-        DIM=dim,
-        D=tile_side(dim),
-        ROWS=rows,
-        TILE=tiles.keys,
-        HAS_BIAS=bias is not None,
-        DOT=choose_dot_type(query, keys),
-        num_warps=WARPS,
+    windows = windows.contiguous()
+    positions = torch.empty(count, heads, k, dtype=torch.int32, device=query.device)
+    with_values = heads > 1
+    values = query.new_empty(positions.shape if with_values else 0, dtype=torch.float32)
+    kinds = [_fit(tiles, heads) for tiles in (launch.many, launch.few)]
+    # sorted by begin, then by end
+    codes, order = torch.add(windows[:, 1], windows[:, 0], alpha=1 << 32).sort()
+    firsts, lasts = torch.empty(2, 2 * count, dtype=torch.int32, device=query.device)
+    counters = firsts.new_zeros(5)
+    group[(-(-count // BLOCK),)](
+        *(codes, firsts, lasts, counters, count, k),
+        *(kinds[0].rows // heads, launch.few.rows // heads),
+        BLOCK=BLOCK,
     )
-    head = torch.arange(num_heads, device=query.device)
-    row_starts = (starts.unsqueeze(1) + head * lengths.unsqueeze(1)).flatten()
-    positions, values = select_rows(scores, row_starts, lengths.repeat_interleave(num_heads), k)
-    ranked = order_ranked(values, positions).view(-1, num_heads, k)
-    index[groups.order] = round_robin(ranked) + groups.windows[:, :1]
+    operands = (query.contiguous(), keys.contiguous(), keys if bias is None else bias.contiguous())
+    lost = torch.empty_like(order, dtype=torch.int32)
+    where = (codes, order, firsts, lasts, lost, counters)
+    constants = {
+        "HEADS": heads,
+        "DIM": dim,
+        "D": tile_side(dim),
+        "HAS_BIAS": bias is not None,
+        "DOT": choose_dot_type(query, keys),
+        "WITH_VALUES": with_values,
+    }
+    programs = min(launch.programs, count)
+    pads = _Pads(kinds, programs, query.device)
+    for kind, tiles in enumerate(kinds):
+        triton_kernels.search[(programs,)](
+            *(*operands, *where, *pads.tensors, positions, values, kind, count, k),
+            SLOTS=tiles.slots,
+            PAIRS=tiles.pairs,
+            STRIDE=tiles.stride,
+            CHUNK=tiles.chunk,
+            NATIVE=query.is_cuda,
+            **tiles.sides,
+            **constants,
+        )
+    search_slowly[(programs,)](
+        *(*operands, *where, positions, values, k),
+        **slow_sides(kinds[0]),
+        **constants,
+    )
+    merge[(count,)](
+        *(positions, values, windows, index, k),
+        HEADS=heads,
+        HP=1 << (heads - 1).bit_length(),
+        KP=tile_side(k),
+        num_warps=1 if heads == 1 else MERGE_WARPS,
+    )
     return index
 
 
-def select_rows(
-    scores: Tensor, row_starts: Tensor, lengths: Tensor, k: int
-) -> tuple[Tensor, Tensor]:
-    """Returns the positions `[R, k]` of the k highest of each row, ascending, and their scores.
+def _fit(tiles: Tiles, heads: int) -> Tiles:
+    """Returns tiles with room for all heads of a candidate."""
+    rows = max(tiles.rows, tile_side(heads))
+    return replace(tiles, rows=rows)
 
-    Args:
-        scores: float32, all rows.
-        row_starts: `[R]` where each begins.
-        lengths: `[R]` how many each has, at least k.
-        k: how many.
-    """
-    positions = lengths.new_empty(len(lengths), k)
-    values = scores.new_empty(len(lengths), k)
-    triton_kernels.select[(len(lengths),)](
-        scores, row_starts, lengths, positions, values, k, TILE=SELECT_TILE, num_warps=WARPS
-    )
-    return positions, values
+
+class _Pads:
+    """Scratch memory of the programs, which kernels that run one after the other share."""
+
+    def __init__(self, kinds: list[Tiles], programs: int, device: torch.device) -> None:
+        pairs = max(tiles.rows * tiles.classes * tiles.slots for tiles in kinds)
+        rows = max(tiles.rows for tiles in kinds)
+        notes = max(tiles.rows * (tiles.classes + 2) for tiles in kinds)
+        self.tensors = (
+            torch.empty(programs * pairs * 4, dtype=torch.int32, device=device),
+            torch.empty(programs * notes, dtype=torch.int32, device=device),
+            torch.empty(programs * rows, dtype=torch.int64, device=device),
+        )

@@ -1,12 +1,22 @@
-"""Triton kernels of the search: scores of a window, and its exact top k.
+"""Triton kernels of the search: exact, and without a matrix of scores in memory.
 
-`score` walks over tiles of keys; candidates with the same window are scored together, so that they
-share the reads. `select` finds the k-th highest score of a row digit by digit, eight bits at a time
-from the top, and writes the positions above it and the first ones at it: exact, deterministic, for
-any length. The scores of a candidate lie head by head, [H, L], the candidates one behind the other.
+`search` finds the k highest scores of every row, a head of a candidate; candidates that look at
+nearly the same behaviours are a group (`triton_groups.py`), and share the reads. A program takes
+one group after the other and scores its window twice, since a product on tensor cores costs less
+than moving its result:
 
-Products take 16-bit operands on tensor cores, float32 ones exactly ("ieee"). Offsets into keys and
-scores are 64-bit.
+1. the highest score of each of TILE residues of the position is kept in registers; the k-th highest
+   of these TILE numbers is no more than the k-th highest score: a bound;
+2. what is not below the bound, a little more than k scores, is written to a scratch pad that stays
+   in cache, pair by pair, since neighbours lie in one thread. Each of CLASSES residues of the
+   pair has a part of the pad and counts for itself, so threads need not speak with each other.
+
+Then the k highest are chosen among these, of equal ones the first. Where a part overflows (scores
+that rise and fall with the period of a tile, many equals above the bound), the group goes to
+`search_slowly`, which finds the k-th highest score by counting, bit by bit, without any memory.
+
+Products take 16-bit operands on tensor cores, float32 ones exactly ("ieee"). Offsets into keys are
+64-bit, places within a window 32-bit.
 """
 
 # jit functions are compiled from their source and know no annotations but tl.constexpr
@@ -15,97 +25,182 @@ scores are 64-bit.
 import triton
 import triton.language as tl
 
-from ranker_kernels.triton_kernels import load_rows
-
-BINS = tl.constexpr(256)
+from ranker_kernels.search_topk.triton_choice import (
+    HIGHEST,
+    LANES,
+    STEPS,
+    choose_highest,
+    find_bound,
+    float_of,
+)
+from ranker_kernels.search_topk.triton_scores import load_group, score_tile
 
 
 @triton.jit
-def score(
-    query, keys, bias, windows, score_starts, group_begins, group_ends, tile_groups, tile_places,
-    scores,
+def _raise(
+    highest, first, last, q, keys, bias, begin, lengths, head,
+    HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
+    STRIDE: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Raises the highest scores `[ROWS, TILE]` of each residue of the place by those of tiles."""
+    for tile in range(first, last, STRIDE):
+        score = score_tile(
+            tile * TILE, q, keys, bias, begin, lengths, head,
+            HEADS, DIM, D, TILE, HAS_BIAS, DOT, MASKED,
+        )  # fmt: skip
+        highest = tl.maximum(highest, score)
+    return highest
+
+
+@triton.jit
+def _store_pairs(entries, left, right, place, keep, NATIVE: tl.constexpr):
+    """Writes some of a tile's pairs and their places, to four words each.
+
+    A store of Triton's would move the whole tile through shared memory first, so that threads write
+    side by side; but hardly anything is written.
+    """
+    left, right = left.to(tl.int32, bitcast=True), right.to(tl.int32, bitcast=True)
+    if NATIVE:
+        tl.inline_asm_elementwise(
+            """
+            {
+                .reg .pred wanted;
+                setp.ne.s32 wanted, $5, 0;
+                @wanted st.global.v2.b32 [$1], {$2, $3};
+                @wanted st.global.b32 [$1 + 8], $4;
+                mov.u32 $0, 0;
+            }
+            """,
+            "=r,l,r,r,r,r",
+            [entries.to(tl.int64), left, right, place, keep.to(tl.int32)],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
+    else:
+        tl.store(entries, left, mask=keep)
+        tl.store(entries + 1, right, mask=keep)
+        tl.store(entries + 2, place, mask=keep)
+
+
+@triton.jit
+def _collect(
+    count, since, first, last, least, above, pad, q, keys, bias, begin, lengths, head,
     HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
-    TILE: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr,
+    TILE: tl.constexpr, SLOTS: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr,
+    MASKED: tl.constexpr, NATIVE: tl.constexpr,
 ):  # fmt: skip
-    """Writes the scores of a group of candidates for a tile of their window.
+    """Writes pairs with a score that is at `least` the bound to the pad `[ROWS, CLASSES, SLOTS]`.
 
-    A group's candidates `[begin, end)` have one window; row r of `ROWS` is head r % HEADS of
-    candidate r / HEADS of them. Program i takes tile `tile_places[i]` of group `tile_groups[i]`.
+    Returns how many of each class there are, `[ROWS, BLOCKS, LANES]`, and the tile since which a
+    class that is a quarter full takes only what is `above` the bound: of equal scores, of which
+    there may be any number, the first count. A full class takes no more.
     """
-    program = tl.program_id(0)
-    group = tl.load(tile_groups + program)
-    first, last = tl.load(group_begins + group), tl.load(group_ends + group)
-    begin, end = tl.load(windows + 2 * first), tl.load(windows + 2 * first + 1)
-    start = begin + tl.load(tile_places + program) * TILE
-    # 64-bit bases and 32-bit offsets within the tile: wide offsets would take all registers
-    row, step = tl.arange(0, ROWS), tl.arange(0, TILE)
-    candidate, head = row // HEADS, row % HEADS
-    present = candidate < last - first
-    valid = step < end - start
-    q = load_rows(query + first * (HEADS * DIM), row, present, DIM, D).to(DOT)
-    key = load_rows(keys + start * DIM, step, valid, DIM, D).to(DOT)
-    value = tl.dot(q, tl.trans(key), input_precision="ieee")
-    inside = present[:, None] & valid[None, :]
-    if HAS_BIAS:
-        value += tl.load(
-            bias + start * HEADS + step[None, :] * HEADS + head[:, None], mask=inside, other=0.0
-        ).to(tl.float32)
-    # rows of one window lie one behind the other
-    place = tl.load(score_starts + first) + row * (end - begin) + (start - begin)
-    tl.store(scores + place[:, None] + step[None, :], value, mask=inside)
+    BLOCKS: tl.constexpr = TILE // (2 * STEPS * LANES)
+    row = tl.arange(0, ROWS)[:, None, None]
+    block = tl.arange(0, BLOCKS)[None, :, None]
+    lane = tl.arange(0, LANES)[None, None, :]
+    part = pad + ((row * BLOCKS + block) * LANES + lane) * (4 * SLOTS)
+    step = tl.arange(0, STEPS)[None, None, :, None]
+    pair_place = 2 * ((block[:, :, None, :] * STEPS + step) * LANES + lane[:, :, None, :])
+    for tile in range(first, last):
+        place = tile * TILE
+        score = score_tile(
+            place, q, keys, bias, begin, lengths, head,
+            HEADS, DIM, D, TILE, HAS_BIAS, DOT, MASKED,
+        )  # fmt: skip
+        crowded = count >= SLOTS // 4
+        since = tl.where(crowded, tl.minimum(since, tile), since)
+        accepted = tl.where(crowded, above, least)
+        accepted = tl.where(count > SLOTS - STEPS, float("inf"), accepted)
+        left, right = tl.split(tl.reshape(score, [ROWS, BLOCKS, STEPS, LANES, 2]))
+        keep = tl.maximum(left, right) >= accepted[:, :, None, :]
+        # eight digits of four bits; multiplied by 0x11111111, each becomes the sum up to it
+        sums = tl.sum(keep.to(tl.int32) << (4 * step), 2) * 0x11111111
+        rank = (sums[:, :, None, :] >> (4 * step)) & 15
+        entries = (part + (4 * count - 4))[:, :, None, :] + 4 * rank
+        _store_pairs(entries, left, right, place + pair_place, keep, NATIVE)
+        count += (sums >> 28) & 15
+    return count, since
 
 
-@triton.jit
-def _ordered(value):
-    """Returns numbers in [0, 2^32) whose order is that of the floats; minus zero equals zero."""
-    bits = (value + 0.0).to(tl.int32, bitcast=True)
-    signed = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
-    return signed + 0x80000000
-
-
-@triton.jit
-def select(
-    scores, row_starts, lengths, positions, values, k,
-    TILE: tl.constexpr,
+# an argument of 1 would be a constant, which loops could not change
+@triton.jit(do_not_specialize=["kind", "num_candidates", "k"])
+def search(
+    query, keys, bias, codes, order, firsts, lasts, lost, counters, pad, notes, places,
+    positions, values, kind, num_candidates, k,
+    HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
+    TILE: tl.constexpr, SLOTS: tl.constexpr, PAIRS: tl.constexpr, STRIDE: tl.constexpr,
+    CHUNK: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr, WITH_VALUES: tl.constexpr,
+    NATIVE: tl.constexpr,
 ):  # fmt: skip
-    """Writes the positions `[R, k]` of the k highest of each row, ascending, and their scores.
+    """Writes the places `[C, H, k]` in the window of the k highest scores, in any order.
 
-    Of equal scores the first count. A row of at most k scores is written whole; what is behind it
-    stays as it was.
+    With `WITH_VALUES` also the scores. Row r of a group is head r % HEADS of candidate r / HEADS of
+    it. The bound comes from every `STRIDE`-th tile. `counters` has the number of groups of both
+    kinds, how many of either are taken, and the number of groups in `lost`, which `search_slowly`
+    does again.
     """
-    row = tl.program_id(0).to(tl.int64)
-    begin, length = tl.load(row_starts + row), tl.load(lengths + row)
-    bins, steps = tl.arange(0, BINS), tl.arange(0, TILE)
-    # the k-th highest number, from its highest digit to its lowest
-    prefix = tl.zeros([], tl.int64)
-    missing = tl.minimum(k, length)
-    for digit in tl.static_range(4):
-        shift = 24 - 8 * digit
-        counts = tl.zeros([BINS], tl.int64)
-        for start in range(0, length, TILE):
-            valid = start + steps < length
-            number = _ordered(tl.load(scores + begin + start + steps, mask=valid, other=0.0))
-            match = valid & ((number >> (shift + 8)) == prefix)
-            # what does not match is counted as 0, and taken away again
-            bin_of = tl.where(match, (number >> shift) & 255, 0).to(tl.int32)
-            others = TILE - tl.sum(match.to(tl.int64), 0)
-            counts += tl.histogram(bin_of, BINS) - tl.where(bins == 0, others, 0)
-        reached = tl.sum(counts, 0) - tl.cumsum(counts, 0) + counts  # this digit or a higher one
-        found = tl.sum((reached >= missing).to(tl.int64), 0) - 1
-        above = tl.sum(tl.where(bins > found, counts, 0), 0)
-        missing -= above
-        prefix = (prefix << 8) | found
-    written = tl.zeros([], tl.int64)
-    equals = tl.zeros([], tl.int64)
-    for start in range(0, length, TILE):
-        valid = start + steps < length
-        value = tl.load(scores + begin + start + steps, mask=valid, other=0.0)
-        number = _ordered(value)
-        equal = (valid & (number == prefix)).to(tl.int64)
-        early = equals + tl.cumsum(equal, 0) <= missing
-        keep = valid & ((number > prefix) | ((equal > 0) & early))
-        place = written + tl.cumsum(keep.to(tl.int64), 0) - 1
-        tl.store(positions + row * k + place, (start + steps).to(tl.int64), mask=keep)
-        tl.store(values + row * k + place, value, mask=keep)
-        written += tl.sum(keep.to(tl.int64), 0)
-        equals += tl.sum(equal, 0)
+    CLASSES: tl.constexpr = TILE // (2 * STEPS)
+    program = tl.program_id(0).to(tl.int64)
+    pad += program * (4 * ROWS * CLASSES * SLOTS)
+    notes += program * (ROWS * (CLASSES + 2))
+    closed, bounds = notes + ROWS * CLASSES, notes + ROWS * (CLASSES + 1)
+    places += program * ROWS
+    row = tl.arange(0, ROWS)
+    head = row % HEADS
+    num_groups = tl.load(counters + kind)
+    turn = tl.atomic_add(counters + 2 + kind, 1)
+    while turn < num_groups:
+        group = kind * num_candidates + turn
+        num_rows = (tl.load(lasts + group) - tl.load(firsts + group)) * HEADS
+        begin, lengths, to, q = load_group(
+            group, query, codes, order, firsts, lasts, HEADS, DIM, D, ROWS, DOT
+        )
+        present = lengths > k
+        longest = tl.max(lengths, 0)
+        # tiles that all windows contain
+        num_full = tl.min(tl.where(present, lengths, longest), 0) // TILE
+        num_tiles = tl.cdiv(longest, TILE)
+        highest = tl.full([ROWS, TILE], -float("inf"), tl.float32)
+        highest = _raise(
+            highest, 0, num_full, q, keys, bias, begin, lengths, head,
+            HEADS, DIM, D, TILE, STRIDE, HAS_BIAS, DOT, False,
+        )  # fmt: skip
+        highest = _raise(
+            highest, tl.cdiv(num_full, STRIDE) * STRIDE, num_tiles, q, keys, bias, begin, lengths,
+            head, HEADS, DIM, D, TILE, STRIDE, HAS_BIAS, DOT, True,
+        )  # fmt: skip
+        bound = find_bound(highest, k, TILE)
+        # a row that is not there takes nothing
+        least = tl.where(present, float_of(bound), float("inf"))[:, None, None]
+        above = tl.where(present, float_of(bound + 1), float("inf"))[:, None, None]
+        count = tl.zeros([ROWS, CLASSES // LANES, LANES], tl.int32)
+        since = count + HIGHEST
+        # threads read what others wrote, in this turn and in the one before
+        tl.debug_barrier()
+        count, since = _collect(
+            count, since, 0, num_full, least, above, pad, q, keys, bias, begin, lengths, head,
+            HEADS, DIM, D, ROWS, TILE, SLOTS, HAS_BIAS, DOT, False, NATIVE,
+        )  # fmt: skip
+        count, since = _collect(
+            count, since, num_full, num_tiles, least, above, pad, q, keys, bias, begin, lengths,
+            head, HEADS, DIM, D, ROWS, TILE, SLOTS, HAS_BIAS, DOT, True, NATIVE,
+        )  # fmt: skip
+        tl.store(
+            notes + row[:, None] * CLASSES + tl.arange(0, CLASSES)[None, :],
+            tl.reshape(count, [ROWS, CLASSES]),
+        )
+        tl.store(closed + row, tl.min(tl.min(since, 2), 1))
+        tl.store(bounds + row, bound)
+        tl.store(places + row, tl.where(present, to, -1))
+        tl.debug_barrier()
+        missing = tl.zeros([], tl.int32)
+        for some in range(0, num_rows, CHUNK):
+            missing |= choose_highest(
+                some, num_rows, pad, notes, closed, bounds, places, positions, values, k,
+                TILE, SLOTS, PAIRS, CHUNK, WITH_VALUES,
+            )  # fmt: skip
+        if missing > 0:
+            tl.store(lost + tl.atomic_add(counters + 4, 1), group)
+        turn = tl.atomic_add(counters + 2 + kind, 1)

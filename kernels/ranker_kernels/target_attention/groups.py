@@ -45,9 +45,18 @@ def chain_windows(windows: Tensor, *, size: int, piece: int) -> Groups:
 
 
 def single_candidates(index: Tensor, *, piece: int) -> Groups:
-    """Makes each row of a selection `[C, K]` a group that walks over its K places."""
+    """Makes each row of a selection `[C, K]` a group that walks over its K places.
+
+    Nothing here waits for the device.
+    """
     count, length = index.shape
     order = torch.arange(count, device=index.device)
+    pieces = -(-length // piece)
+    item = torch.arange(count * pieces, device=index.device)
+    items = Items(
+        item // max(1, pieces),
+        item % max(1, pieces),
+        torch.arange(count + 1, device=index.device) * pieces,
+    )
     highs = order.new_full((count,), length)
-    pieces = cut_into_pieces(highs, piece)
-    return Groups(order, order, order + 1, torch.zeros_like(order), highs, pieces)
+    return Groups(order, order, order + 1, torch.zeros_like(order), highs, items)

@@ -9,7 +9,7 @@ from ranker_kernels.schedule import find_overlapping
 from ranker_kernels.segment_sum.launch import sum_by_row
 from ranker_kernels.target_attention import triton_kernels
 from ranker_kernels.target_attention.gradients import Gradients
-from ranker_kernels.target_attention.groups import chain_windows, single_candidates
+from ranker_kernels.target_attention.groups import Groups, chain_windows, single_candidates
 from ranker_kernels.triton_kernels import are_supported, choose_dot_type, tile_side
 
 WARPS, BACKWARD_WARPS = 4, 8
@@ -59,8 +59,12 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Returns the output `[C, H, V]` and log sum exp of the scores `[C, H]`, 0 for no scores."""
     call = _Call(query, keys, values, bias, windows, index, tiles)
-    output = query.new_zeros(*query.shape[:2], values.shape[1], dtype=torch.float32)
-    normalizer = output.new_zeros(query.shape[:2])
+    # every selection is written at once; what sees nothing else is not
+    written = index is not None and call.num_items > 0 and not call.is_split
+    make = torch.empty if written else torch.zeros
+    shape = (*query.shape[:2], values.shape[1])
+    output = make(shape, dtype=torch.float32, device=query.device)
+    normalizer = make(shape[:2], dtype=torch.float32, device=query.device)
     pooled, found = call.make_room(output), call.make_room(normalizer)
     if call.num_items:
         triton_kernels.forward[(call.num_items,)](
@@ -134,16 +138,21 @@ class _Call:
         self.length = 0 if index is None else index.shape[1]
         padded_heads = 1 << (heads - 1).bit_length()
         rows = max(16, padded_heads if index is not None else tiles.rows)
-        if index is not None:
-            self.groups = single_candidates(index, piece=tiles.piece)
-            where = index.contiguous()
-        else:
+        self.groups: Groups | None = None
+        if index is None:
             assert windows is not None
             where = windows.contiguous()
             self.groups = chain_windows(windows, size=rows // padded_heads, piece=tiles.piece)
-        self.num_groups = len(self.groups.lows)
-        self.num_items = len(self.groups.items.owners) if len(values) else 0
+            self.num_groups, self.num_items = len(self.groups.lows), len(self.groups.items.owners)
+        else:
+            where = index.contiguous()
+            self.num_groups = len(index)
+            self.num_items = self.num_groups * -(-self.length // tiles.piece)
+        self.num_items = self.num_items if len(values) else 0
         self.is_split = self.num_items > self.num_groups
+        if index is not None and self.is_split:
+            # what adds the pieces up reads a schedule, what computes them needs none
+            self.groups = single_candidates(index, piece=tiles.piece)
         tensors = (
             query,
             values if keys is None else keys,
@@ -152,7 +161,9 @@ class _Call:
         )
         self.operands = (*(tensor.contiguous() for tensor in tensors), where)
         # order, begins, ends, lows, highs; owners, places
-        self.schedule = (*self.groups[:5], *self.groups.items[:2])
+        self.schedule = (where,) * 7
+        if self.groups is not None:
+            self.schedule = (*self.groups[:5], *self.groups.items[:2])
         self.sizes = {
             "HEADS": heads,
             "HP": padded_heads,
@@ -188,6 +199,7 @@ class _Call:
         normalizer: Tensor | None = None,
     ) -> None:
         """Adds up the pieces of each group; with normalizers, as parts of one softmax."""
+        assert self.groups is not None
         size = output.shape[2]
         triton_kernels.combine[(self.num_groups,)](
             *(parts, parts if part_normalizers is None else part_normalizers),
@@ -216,6 +228,7 @@ class _Call:
 
     def differentiate_rows(self, upstream: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the gradients of keys, values and biases when candidates look at windows."""
+        assert self.groups is not None
         gradients = self.make_gradients(self.num_behaviors, zero=False)
         first, last = find_overlapping(
             self.groups.lows, self.groups.highs, self.num_behaviors, self.tiles.keys

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ranker_kernels.target_attention import blocked, selected
+from ranker_kernels.target_attention import blocked, compiled, selected
 from ranker_kernels.target_attention.gradients import Gradients
 
 
@@ -20,7 +20,10 @@ def _attend(
     """Returns the output `[C, H, V]` and log sum exp of the scores `[C, H]`."""
     inputs = _promote(query, keys, values, bias)
     if index is not None:
-        return selected.forward(*inputs, index)
+        library = compiled.find_library(inputs[0])
+        if library is None:
+            return selected.forward(*inputs, index)
+        return compiled.forward(library, *inputs, index)
     assert windows is not None
     return blocked.forward(*inputs, windows)
 
@@ -39,7 +42,12 @@ def _attend_backward(
     """Returns the gradients of query, keys, values and bias, of those that are given."""
     inputs = (gradient, output, normalizer, *_promote(query, keys, values, bias))
     if index is not None:
-        return _list(selected.backward(*inputs, index), query, keys, values, bias)
+        library = compiled.find_library(inputs[3])
+        if library is None:
+            grads = selected.backward(*inputs, index)
+        else:
+            grads = compiled.backward(library, *inputs, index)
+        return _list(grads, query, keys, values, bias)
     assert windows is not None
     return _list(blocked.backward(*inputs, windows), query, keys, values, bias)
 

@@ -25,20 +25,40 @@ from ranker_kernels.triton_kernels import load_rows, store_rows
 
 
 @triton.jit
+def _load_piece(
+    item, item_groups, item_places, group_lows, group_highs, length,
+    PIECE: tl.constexpr, INDEXED: tl.constexpr,
+):  # fmt: skip
+    """Returns the group of a piece, and its range; selections need no schedule in memory."""
+    if INDEXED:
+        pieces = tl.cdiv(length, PIECE)
+        group = item // pieces
+        start = item % pieces * PIECE
+        stop = tl.minimum(start + PIECE, length)
+    else:
+        group = tl.load(item_groups + item)
+        start = tl.load(group_lows + group) + tl.load(item_places + item) * PIECE
+        stop = tl.minimum(start + PIECE, tl.load(group_highs + group))
+    return group, start, stop
+
+
+@triton.jit
 def _load_group(
     group, group_begins, group_ends, order, where, length,
     HEADS: tl.constexpr, HP: tl.constexpr, ROWS: tl.constexpr, INDEXED: tl.constexpr,
 ):  # fmt: skip
     """Returns of each row: head, presence, its window `[begin, end)`, and its place in `[C, H]`."""
-    first, last = tl.load(group_begins + group), tl.load(group_ends + group)
     row = tl.arange(0, ROWS)
     slot, head = row // HP, row % HP
-    present = (slot < last - first) & (head < HEADS)
-    candidate = tl.load(order + first + slot, mask=present, other=0)
     if INDEXED:
+        present = (slot == 0) & (head < HEADS)
+        candidate = group + tl.zeros([ROWS], tl.int64)
         begin = tl.zeros([ROWS], tl.int64)
         end = begin + length
     else:
+        first, last = tl.load(group_begins + group), tl.load(group_ends + group)
+        present = (slot < last - first) & (head < HEADS)
+        candidate = tl.load(order + first + slot, mask=present, other=0)
         begin = tl.load(where + 2 * candidate, mask=present, other=0)
         end = tl.load(where + 2 * candidate + 1, mask=present, other=0)
     return head, present, begin, end, candidate * HEADS + head
@@ -91,13 +111,13 @@ def forward(
     scores; with it they are `[items, ROWS, WIDTH]` and `[items, ROWS]`, -inf for no scores.
     """
     item = tl.program_id(0).to(tl.int64)
-    group = tl.load(item_groups + item)
+    group, start, stop = _load_piece(
+        item, item_groups, item_places, group_lows, group_highs, length, PIECE, INDEXED
+    )
     head, present, begin, end, place = _load_group(
         group, group_begins, group_ends, order, where, length, HEADS, HP, ROWS, INDEXED
     )
     q = load_rows(query, place, present, DIM, D).to(DOT)
-    start = tl.load(group_lows + group) + tl.load(item_places + item) * PIECE
-    stop = tl.minimum(start + PIECE, tl.load(group_highs + group))
     maximum = tl.full([ROWS], -float("inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     pooled = tl.zeros([ROWS, V], tl.float32)
@@ -184,7 +204,9 @@ def backward_query(
     selections share one (`DISTINCT`), else to row `c * length + k` for selection k of candidate c.
     """
     item = tl.program_id(0).to(tl.int64)
-    group = tl.load(item_groups + item)
+    group, start, stop = _load_piece(
+        item, item_groups, item_places, group_lows, group_highs, length, PIECE, INDEXED
+    )
     head, present, begin, end, place = _load_group(
         group, group_begins, group_ends, order, where, length, HEADS, HP, ROWS, INDEXED
     )
@@ -192,8 +214,6 @@ def backward_query(
     pooled = load_rows(upstream, place, present, WIDTH, V).to(DOT)
     logsum = tl.load(normalizer + place, mask=present, other=0.0)
     mean = tl.load(delta + place, mask=present, other=0.0)
-    start = tl.load(group_lows + group) + tl.load(item_places + item) * PIECE
-    stop = tl.minimum(start + PIECE, tl.load(group_highs + group))
     summed = tl.zeros([ROWS, D], tl.float32)
     for at in range(start, stop, TILE):
         step, rows, exists, key, value = _load_tile(

@@ -35,7 +35,8 @@ def make_inputs(cross_dim: int = 3, windows: list[list[int]] = WINDOWS) -> Seque
 def make_twin(k: int, cross_dim: int = 3) -> TWIN:
     torch.manual_seed(3)
     twin = TWIN(query_dim=8, cross_dim=cross_dim, output_dim=5, k=k, num_heads=3, head_dim=4)
-    # the bias starts at zero; give it something to say
+    # W^h starts as W^q and the bias at zero; let them say something of their own
+    torch.nn.init.normal_(twin.attention.key_weight)
     if twin.attention.cross is not None:
         torch.nn.init.normal_(twin.attention.cross.weight)
     return twin
@@ -112,6 +113,18 @@ def test_the_search_keeps_what_the_attention_weighs_most(
     scores = (inputs.behaviors @ query[0].T + bias)[:, 0]
     kept = twin.search(search_inputs(inputs))[0].tolist()
     assert kept == sorted(scores.topk(10).indices.tolist())
+
+
+def test_before_it_learned_anything_scores_are_a_likeness() -> None:
+    torch.manual_seed(3)
+    attention = TWIN(query_dim=8, cross_dim=3, output_dim=5).attention
+    rows = torch.randn(30, 8)
+    scores = torch.einsum("chd,bd->hcb", attention.absorb(rows), rows)
+    # an inner product: no candidate starts out by disliking what is like itself
+    torch.testing.assert_close(scores, scores.mT)
+    assert (scores.diagonal(dim1=1, dim2=2) > 0).all()
+    # the two learn apart
+    assert attention.key_weight.data_ptr() != attention.query_weight.data_ptr()
 
 
 def test_a_candidate_does_not_depend_on_its_batch_mates(encode: Callable[..., Tensor]) -> None:
