@@ -40,6 +40,7 @@ class Comparison:
 
 
 _TWO_TASKS = ["head.towers.predict=[high_income,never_married]"]
+_WIDE = "embedding.init_std=0.3"
 # everything, beside DIN on the latest 50
 _ALL = ["loader.max_length=5000", "sequence.din.max_length=50"]
 _ESMM = [
@@ -105,6 +106,9 @@ COMPARISONS = {
             "DIN, last 50": ["sequence=[din]"],
             "and SIM hard": ["sequence=[din,sim_hard]", *_ALL],
             "and TWIN": ["sequence=[din,twin]", *_ALL],
+            "DIN, last 50, wide start": ["sequence=[din]", _WIDE],
+            "and SIM hard, wide start": ["sequence=[din,sim_hard]", *_ALL, _WIDE],
+            "and TWIN, wide start": ["sequence=[din,twin]", *_ALL, _WIDE],
         },
         metrics=("purchase.auc", "purchase.gauc", "purchase.logloss"),
     ),

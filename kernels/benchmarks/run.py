@@ -15,6 +15,7 @@ import csv
 import statistics
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,9 +26,8 @@ from benchmarks.timing import time_call
 from benchmarks.workload import Variant, Workload
 
 RESULTS = Path(__file__).with_name("results.csv")
-# largest relative error of the output, and of a gradient; under softmax the parts of a bias's
-# gradient nearly cancel, and plain PyTorch errs by 1.1e-5
-MAX_ERRORS = {torch.float32: (2e-6, 2e-5), torch.bfloat16: (2e-2, 1e-1)}
+# largest relative error of the output, and of a gradient
+MAX_ERRORS = {torch.float32: (2e-6, 1e-5), torch.bfloat16: (2e-2, 1e-1)}
 # keys of a row, and what a CSV file is sorted by
 KEYS = ("op", "device", "workload")
 
@@ -88,13 +88,17 @@ def check(workload: Workload) -> None:
     """
     exact = tuple(leaf.double() for leaf in workload.leaves)
     with torch.no_grad():
-        upstream = torch.randn_like(workload.oracle(exact))
+        output = workload.oracle(exact)
+    # the same whatever was drawn before: with some draws sums nearly cancel
+    draw = np.random.default_rng(0).standard_normal(output.shape)
+    upstream = torch.from_numpy(draw).to(output)
     expected = _compute(workload, workload.oracle, exact, upstream)
     sizes = [wanted.norm().item() for wanted in expected]
     # what is zero in exact arithmetic has no relative error: compare it with the largest
     sizes = [size if size > 1e-9 * max(sizes) else max(sizes) for size in sizes]
     dtype = workload.leaves[0].dtype if workload.leaves else torch.float32
     max_output, max_gradient = MAX_ERRORS[dtype]
+    bounds = [max_output] + [max_gradient] * (len(sizes) - 1)
     for name, variant in workload.variants.items():
         errors = [
             (actual.double() - wanted).norm().item() / size
@@ -102,10 +106,14 @@ def check(workload: Workload) -> None:
                 _compute(workload, variant, workload.leaves, upstream), expected, sizes, strict=True
             )
         ]
-        if errors[0] > max_output or max(errors[1:], default=0) > max_gradient:
+        if name == next(iter(workload.variants)):
+            # plain PyTorch: where it errs more, as where the parts of a bias's gradient nearly
+            # cancel, the others may err twice as much as it does
+            bounds = [max(bound, 2 * error) for bound, error in zip(bounds, errors, strict=True)]
+        if any(error > bound for error, bound in zip(errors, bounds, strict=True)):
             raise RuntimeError(
                 f"{workload.name}, {name}: relative errors {errors} of the output and the "
-                f"gradients exceed {max_output} and {max_gradient}"
+                f"gradients exceed {bounds}"
             )
 
 
