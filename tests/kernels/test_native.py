@@ -52,6 +52,37 @@ def test_processes_that_build_at_once_all_get_a_whole_library(cache: Path) -> No
     assert cache.stat().st_mode & 0o077 == 0
 
 
+# sums the pieces, and lacks memory from one of them on
+PIECES = """
+#include <new>
+#include "{folder}/parallel.h"
+extern "C" int sum_pieces(int64_t pieces, int64_t threads, int64_t failing, int64_t* sum) {{
+    std::atomic<int64_t> total{{0}};
+    const int code = guarded([&] {{
+        run_pieces(pieces, threads, [&](int64_t piece, int64_t) {{
+            if (piece >= failing) throw std::bad_alloc();
+            total += piece;
+        }});
+    }});
+    *sum = total;
+    return code;
+}}
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_thread_without_memory_is_told_and_ends_nothing(tmp_path: Path, threads: int) -> None:
+    source = tmp_path / "pieces.cpp"
+    source.write_text(PIECES.format(folder=native.SOURCES))
+    library = native.load_library(source)
+    assert library is not None
+    arguments = [ctypes.c_int64(1000), ctypes.c_int64(threads)]
+    total = ctypes.c_int64()
+    assert library.sum_pieces(*arguments, ctypes.c_int64(1000), ctypes.byref(total)) == 0
+    assert total.value == 1000 * 999 // 2
+    assert library.sum_pieces(*arguments, ctypes.c_int64(0), ctypes.byref(total)) == 1
+
+
 def attend() -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     unit = ActivationUnit(

@@ -8,18 +8,31 @@
 #include <thread>
 #include <vector>
 
-// calls work(piece, worker) for every piece; worker < the number of threads
+// Calls work(piece, worker) for every piece; worker < the number of threads. What a thread throws is
+// thrown again here, when all have ended; where there are no more threads, fewer do the work.
 template <typename Work>
 static void run_pieces(int64_t pieces, int64_t threads, Work work) {
     std::atomic<int64_t> next{0};
+    std::atomic<bool> failed{false};
+    std::exception_ptr failure;
     auto loop = [&](int64_t worker) {
-        for (int64_t piece; (piece = next.fetch_add(1)) < pieces;) work(piece, worker);
+        try {
+            for (int64_t piece; !failed && (piece = next.fetch_add(1)) < pieces;)
+                work(piece, worker);
+        } catch (...) {
+            if (!failed.exchange(true)) failure = std::current_exception();
+        }
     };
     std::vector<std::thread> others;
-    for (int64_t worker = 1; worker < threads && worker < pieces; worker++)
-        others.emplace_back(loop, worker);
+    try {
+        for (int64_t worker = 1; worker < threads && worker < pieces; worker++)
+            others.emplace_back(loop, worker);
+    } catch (const std::exception&) {
+        // those that there are do it all
+    }
     loop(0);
     for (auto& other : others) other.join();
+    if (failure) std::rethrow_exception(failure);
 }
 
 // what an exported function returns: 0, or 1 where memory or threads ran out
