@@ -25,6 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+# before torch, as in scripts/train.py: it says how threads wait
+import ranker  # noqa: F401
 from ranker_data.layout import (
     behaviors_arrow_schema,
     behaviors_path,
@@ -228,7 +230,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--peer-rows", type=int, help="the peers train on the first so many only")
     parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--repeats", type=int, default=3, help="rounds; the median is reported")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds; a seed for each")
     parser.add_argument(
         "--scaling",
         action="store_true",
@@ -254,14 +256,14 @@ def main() -> None:
 def measure_all(
     root: Path, repeats: int, peer_python: str | None
 ) -> dict[str, list[dict[str, Any]]]:
-    """Runs all contenders in turns, and returns what each measured."""
+    """Runs all contenders in turns, each round with a seed, and returns what each measured."""
     results: dict[str, list[dict[str, Any]]] = {}
     for number in range(repeats):
         this = [sys.executable, __file__, "--train-ours", f"{root}/data", f"{root}/{number}"]
-        results.setdefault("ours", []).append(measure(this))
+        results.setdefault("ours", []).append(measure([*this, f"seed={number}"]))
         for name in PEERS if peer_python else ():
             script = ROOT / "scripts" / "benchmark_din_peer.py"
-            command = [f"{peer_python}", f"{script}", name, f"{root}/arrays.npz"]
+            command = [f"{peer_python}", f"{script}", name, f"{root}/arrays.npz", f"{number}"]
             results.setdefault(name, []).append(measure(command))
     return results
 
@@ -284,12 +286,13 @@ def measure_scaling(root: Path, repeats: int) -> dict[str, list[dict[str, Any]]]
 
 
 def print_table(results: dict[str, list[dict[str, Any]]]) -> None:
-    """Prints rows per CPU second of each contender and how much faster ours is."""
+    """Prints rows per CPU second of each contender, how much faster ours is, and all AUCs."""
     rates = {name: median_rate(runs, "cpu_seconds") for name, runs in results.items()}
-    print(f"{'library':16}{'rows/CPU-s':>12}{'ours is':>10}{'rows':>9}{'AUC':>9}  optimizers")
+    print(f"{'library':16}{'rows/CPU-s':>12}{'ours is':>10}{'rows':>9}  AUC by seed; optimizers")
     for name, rate in rates.items():
         first = results[name][0]
-        shown = f"{first['rows']:9,}{first['auc']:9.4f}  {first['optimizers']}"
+        scores = " ".join(f"{run['auc']:.4f}" for run in results[name])
+        shown = f"{first['rows']:9,}  {scores}; {first['optimizers']}"
         print(f"{name:16}{rate:12,.0f}{rates['ours'] / rate:9.2f}x{shown}")
 
 

@@ -1,6 +1,6 @@
 """Trains a peer's DIN for one epoch on the arrays of scripts/benchmark_din.py, which runs this.
 
-<python of an environment with the peer> scripts/benchmark_din_peer.py deepctr-torch <arrays.npz>
+<python of an environment with the peer> scripts/benchmark_din_peer.py deepctr-torch <arrays> <seed>
 """
 
 import json
@@ -36,7 +36,7 @@ def split(arrays: Any, *, is_test: bool) -> dict[str, Any]:
     return {name: value[rows] for name, value in {**inputs, "label": arrays["label"]}.items()}
 
 
-def build_deepctr(arrays: Any) -> tuple[Callable[[], None], Scores]:
+def build_deepctr(arrays: Any, seed: int) -> tuple[Callable[[], None], Scores]:
     """Returns one epoch of deepctr-torch's own trainer, and its scores of the test rows."""
     from deepctr_torch.inputs import SparseFeat, VarLenSparseFeat
     from deepctr_torch.models import DIN
@@ -59,6 +59,7 @@ def build_deepctr(arrays: Any) -> tuple[Callable[[], None], Scores]:
         att_activation="sigmoid",
         att_weight_normalization=True,
         l2_reg_embedding=0.0,
+        seed=seed,
         device="cpu",
     )
     model.compile(torch.optim.Adam(model.parameters(), lr=1e-3), "binary_crossentropy")
@@ -71,13 +72,14 @@ def build_deepctr(arrays: Any) -> tuple[Callable[[], None], Scores]:
     return epoch, lambda: model.predict(test, BATCH_SIZE)
 
 
-def build_rechub(arrays: Any) -> tuple[Callable[[], None], Scores]:
+def build_rechub(arrays: Any, seed: int) -> tuple[Callable[[], None], Scores]:
     """Returns one epoch of torch-rechub's own trainer, and its scores of the test rows."""
     from torch_rechub.basic.features import SequenceFeature, SparseFeature
     from torch_rechub.models.ranking import DIN
     from torch_rechub.trainers import CTRTrainer
     from torch_rechub.utils.data import DataGenerator
 
+    torch.manual_seed(seed)
     sizes = {name: int(arrays[f"num_{name}s"]) for name in ("user", "item", "category")}
     features = {name: SparseFeature(name, size, embed_dim=DIM) for name, size in sizes.items()}
     history = [
@@ -111,11 +113,10 @@ def build_rechub(arrays: Any) -> tuple[Callable[[], None], Scores]:
 
 def main() -> None:
     """Prints rows, CPU seconds and wall seconds of one epoch, and the AUC, as JSON."""
-    library, path = sys.argv[1:]
-    torch.manual_seed(0)
+    library, path, seed = sys.argv[1:]
     arrays = dict(np.load(path))
     build = {"deepctr-torch": build_deepctr, "torch-rechub": build_rechub}[library]
-    epoch, scores = build(arrays)
+    epoch, scores = build(arrays, int(seed))
     cpu, wall = time.process_time(), time.perf_counter()
     epoch()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

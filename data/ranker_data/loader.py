@@ -6,6 +6,7 @@ with any number of workers.
 """
 
 import logging
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from ranker_data.workers import Span, WorkerPool
 _BLOCK_ROWS = 32_768
 # no more behaviours than these in a block, unless one batch alone has more
 _BLOCK_BEHAVIORS = 4_000_000
+# blocks that wait for whoever computes, while one more is built
+_BLOCKS_AHEAD = 1
 # pinned batches that wait for the GPU
 _PINNED_AHEAD = 2
 
@@ -39,9 +42,10 @@ _log = logging.getLogger(__name__)
 class RankingLoader:
     """Reads one split of a prepared data set.
 
-    Without a cache, memory holds one *generation* at a time (two around a border): the g-th part of
-    each stream that this rank reads, with its share of the event log. More parts than streams means
-    less memory. With a cache, the kernel keeps the pages that are in use.
+    A thread, or worker processes, build blocks of batches ahead. Without a cache, memory holds one
+    *generation* at a time (two around a border): the g-th part of each stream that this rank reads,
+    with its share of the event log. More parts than streams means less memory. With a cache, the
+    kernel keeps the pages that are in use.
 
     Args:
         root: the prepared data set.
@@ -122,6 +126,8 @@ class RankingLoader:
         )
         self._cut = BlockCutter(schema)
         self._arenas = ArenaPool()
+        # source and arenas are for one thread at a time; each iteration has one of its own
+        self._building = threading.Lock()
         rows_of_block = min(_BLOCK_ROWS, _BLOCK_BEHAVIORS // options.max_length)
         if options.cache_dir is None:
             # a block that spans several generations would need memory for all of them
@@ -173,13 +179,17 @@ class RankingLoader:
         return batches
 
     def _cut_blocks(self, epoch: int, first_step: int) -> Generator[RankingBatch, None, None]:
-        build = self._build_in_workers if self._options.num_workers else self._build_here
+        build = self._build_in_workers if self._options.num_workers else self._build_in_thread
         for block in build(epoch, first_step):
             yield from self._cut(block)
 
-    def _build_here(self, epoch: int, first_step: int) -> Iterator[Block]:
-        for span in self._spans(epoch, first_step, self._steps_per_block):
-            yield self._source.build(*span, self._arenas.borrow())
+    def _build_in_thread(self, epoch: int, first_step: int) -> Iterator[Block]:
+        spans = self._spans(epoch, first_step, self._steps_per_block)
+        return in_background(spans, self._build, ahead=_BLOCKS_AHEAD)
+
+    def _build(self, span: Span) -> Block:
+        with self._building:
+            return self._source.build(*span, self._arenas.borrow())
 
     def _build_in_workers(self, epoch: int, first_step: int) -> Iterator[Block]:
         options = self._options
@@ -194,7 +204,7 @@ class RankingLoader:
         ) as pool:
             yield from pool.blocks(self._spans(epoch, first_step, steps))
 
-    def _spans(self, epoch: int, first_step: int, steps: int) -> Iterator[Span]:
+    def _spans(self, epoch: int, first_step: int, steps: int) -> Generator[Span, None, None]:
         for begin in range(first_step, self.num_steps, steps):
             yield epoch, begin, min(begin + steps, self.num_steps)
 

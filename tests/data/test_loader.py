@@ -311,6 +311,18 @@ def test_pinned_batches_come_from_a_thread(
     assert threads == {"ranker-loader"}
 
 
+def test_epochs_that_are_read_side_by_side_do_not_mix(
+    tiny_dataset: Path, tiny_schema: Schema
+) -> None:
+    # each iteration builds ahead in a thread of its own, from one source
+    loader = build(tiny_dataset, tiny_schema)
+    alone = [consumed(loader, epoch) for epoch in (0, 1)]
+    together = zip(loader.batches(0), loader.batches(1), strict=True)
+    mixed = [[sorted(batch.sample_id.tolist()) for batch in pair] for pair in together]
+    assert [list(epoch) for epoch in zip(*mixed, strict=True)] == alone
+    assert alone[0] != alone[1]
+
+
 def test_the_number_of_streams_follows_the_parts_if_it_is_not_given(
     make_tiny_dataset: Callable[..., Path], tiny_schema: Schema, tmp_path: Path
 ) -> None:
