@@ -1,5 +1,6 @@
 """Does something with the items of an iterator in a thread, a few items ahead."""
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -17,7 +18,8 @@ def in_background(
 ) -> Iterator[U]:
     """Yields function(item) for every item; source and function run in a thread.
 
-    An error in the thread is raised here. Leaving early stops the thread and closes the source.
+    An error in the thread is raised here. Leaving early stops the thread and closes the source; so
+    does the end of the program, even if nobody closed the iterator.
 
     Args:
         source: of the items.
@@ -27,19 +29,25 @@ def in_background(
     results: queue.Queue[U | _End] = queue.Queue(ahead)
     stop = threading.Event()
 
+    def is_wanted() -> bool:
+        return not stop.is_set() and threading.main_thread().is_alive()
+
     def put(result: "U | _End") -> None:
-        while not stop.is_set():
+        while is_wanted():
             try:
                 return results.put(result, timeout=_LOOK_SECONDS)
             except queue.Full:
                 continue
+        # another thread may wait for it, which this one's end would leave waiting
+        with contextlib.suppress(queue.Full):
+            results.put_nowait(result)
 
     def run() -> None:
         end = _End(None)
         try:
             for item in source:
                 put(function(item))
-                if stop.is_set():
+                if not is_wanted():
                     break
         except BaseException as error:
             end = _End(error)
@@ -47,7 +55,8 @@ def in_background(
             source.close()
         put(end)
 
-    thread = threading.Thread(target=run, name="ranker-loader", daemon=True)
+    # no daemon: the interpreter waits for it, where it would stop a daemon inside compiled code
+    thread = threading.Thread(target=run, name="ranker-loader")
     thread.start()
     try:
         while not isinstance(result := results.get(), _End):

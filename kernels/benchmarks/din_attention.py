@@ -104,6 +104,8 @@ def _build(
         variants["padded, torch.compile"] = compile_variant(padded)
         variants["jagged, torch.compile"] = compile_variant(jagged)
     variants["din_attention"] = attend
+    if compiled:
+        variants["din_attention, torch.compile"] = compile_variant(attend)
     given = tuple(leaf.to(device, dtype) for leaf in leaves)
     read = given[0].nbytes + given[1].nbytes
     # the first layer as one matrix of each candidate

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 
@@ -66,3 +68,27 @@ def test_an_error_in_the_thread_is_raised_here() -> None:
     with pytest.raises(ValueError, match="number 0"):
         list(in_background(numbers(3, []), fail, ahead=2))
     assert loader_threads() == 0
+
+
+LEFT_OPEN = """
+import itertools, time
+from ranker_data.background import in_background
+
+def forever():
+    yield from itertools.count()
+
+inner = in_background(forever(), str, ahead={ahead})
+results = in_background(inner, {function}, ahead={ahead})
+print(next(results), flush=True)
+raise ValueError("training failed")
+"""
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+@pytest.mark.parametrize("function", ["str", "lambda item: time.sleep(0.05)"])
+def test_a_program_ends_though_nobody_closed_the_iterator(ahead: int, function: str) -> None:
+    script = LEFT_OPEN.format(ahead=ahead, function=function)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "ValueError: training failed"
