@@ -1,16 +1,18 @@
 """What it saves that candidates of one user share a history, for DIN and TWIN.
 
-The same rows are trained on three times: as the loader brings them, every history in a batch once;
+The same rows are trained on four times: as the loader brings them, every history in a batch once;
 with a copy of the history for each candidate (every impression a user of its own, which reads and
-looks up what it sees); and one by one, a step for each candidate. Rows, order and initial weights
-are the same, so the losses of the first step of the first two must agree; later ones differ by what
-rounding does to the weights, and to selections that it changes. Times are CPU time of one thread,
-from Parquet to the optimizer, of all steps after the first.
+looks up what it sees); one by one, a step for each candidate; and with one history for all
+candidates of a batch, which is what sharing cannot save. Rows, order and initial weights of the
+first two are the same, so their losses of the first step must agree; later ones differ by what
+rounding does to the weights, and to selections that it changes. Times are CPU time of one thread:
+of a step, and with reading Parquet and building batches, once for every row.
 
     python scripts/benchmark_sharing.py
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -40,7 +42,10 @@ from ranker_data.layout import (
 from ranker_data.schema import Field, Label, Schema, Table, Task, write_schema
 
 ROOT = Path(__file__).resolve().parents[1]
-NUM_ITEMS, NUM_CATEGORIES, DIM, STEPS = 100_000, 1_000, 16, 7
+NUM_ITEMS, NUM_CATEGORIES, DIM = 100_000, 1_000, 16
+# of a run, which trains on its batches several times; the first steps build what later ones use
+BATCHES, PASSES, WARM_UP = 6, 4, 3
+STEPS = BATCHES * PASSES
 SCHEMA = Schema(
     name="sharing",
     time_unit="s",
@@ -108,7 +113,7 @@ def write_dataset(root: Path, *, rows: int, share: int, length: int, copies: boo
 
 
 def train(data: Path, batch_size: int, length: int, overrides: list[str]) -> dict[str, Any]:
-    """Trains a few steps; returns losses, the mean seconds a step and the largest tensor."""
+    """Trains a few steps; returns losses, seconds for each batch, and the largest tensor."""
     torch.set_num_threads(1)
     options = [
         *("dataset=prepared", f"dataset.path={data}", "name=sharing", "run_root=unused"),
@@ -120,16 +125,23 @@ def train(data: Path, batch_size: int, length: int, overrides: list[str]) -> dic
     with process_group("cpu") as process:
         sharded = job.build_sharded(process.device)
         step = job.build_train_step(sharded, trainable_of(sharded), rank=0, total_steps=STEPS)
-        batches = job.build_loader("train", process, shuffle=False).batches()
+        loader = job.build_loader("train", process, shuffle=False)
+        start = time.process_time()
+        batches = list(itertools.islice(loader.batches(), BATCHES))
+        loading = time.process_time() - start
         for number in range(STEPS - 1):
             start = time.process_time()
-            losses.append(float(step(next(batches), number).loss))
+            losses.append(float(step(batches[number % BATCHES], number).loss))
             seconds.append(time.process_time() - start)
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            losses.append(float(step(next(batches), STEPS - 1).loss))
+            losses.append(float(step(batches[-1], STEPS - 1).loss))
     largest = max(event.self_cpu_memory_usage for event in profiler.events() or [])
-    # the first step builds what later ones use; a block of several batches is read in one of them
-    return {"losses": losses, "seconds": float(np.mean(seconds[1:])), "largest": largest}
+    return {
+        "losses": losses,
+        "loading": loading / BATCHES,
+        "step": float(np.median(seconds[WARM_UP:])),
+        "largest": largest,
+    }
 
 
 def measure(*arguments: str) -> dict[str, Any]:
@@ -155,36 +167,54 @@ def main() -> None:
         print(json.dumps(train(Path(data), int(batch_size), int(length), overrides)))
         return
     print(
-        "| workload | share | samples/CPU-s, one by one | own copies | shared | times (own copies) "
-        "| loss of the first step, of the last differs by | largest tensor (MB) "
-        "| a [C, L, D] tensor (MB) |\n" + "| --- " * 9 + "|"
+        "| workload | share | one by one | own copies, with reading | shared, with reading "
+        "| times, with reading | at most | loss of the first step, of the last differs by "
+        "| largest tensor (MB) | a [C, L, D] tensor (MB) |\n" + "| --- " * 10 + "|"
     )
     for name, batch_size, length, overrides in WORKLOADS:
         for share in arguments.share if arguments.only in name else ():
-            with tempfile.TemporaryDirectory() as folder:
-                results = []
-                for copies in (True, False):
-                    data = Path(folder) / f"copies_{copies}"
-                    rows = batch_size * STEPS
-                    write_dataset(data, rows=rows, share=share, length=length, copies=copies)
-                    results.append(measure(f"{data}", f"{batch_size}", f"{length}", *overrides))
-                results.append(measure(f"{data}", "1", f"{length}", *overrides))
-            print_row(name, share, batch_size, length, results)
+            results = [
+                measure_form(batch_size, length, overrides, share=rows, copies=copies)
+                for rows, copies in ((share, True), (share, False), (batch_size, False))
+            ]
+            single = measure_form(1, length, overrides, share=1, copies=False)
+            print_row(name, share, batch_size, length, results, single)
+
+
+def measure_form(
+    batch_size: int, length: int, overrides: tuple[str, ...], *, share: int, copies: bool
+) -> dict[str, Any]:
+    """Writes a data set in one of the forms and trains on it."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        write_dataset(data, rows=batch_size * BATCHES, share=share, length=length, copies=copies)
+        return measure(f"{data}", f"{batch_size}", f"{length}", *overrides)
 
 
 def print_row(
-    name: str, share: int, batch_size: int, length: int, results: list[dict[str, Any]]
+    name: str,
+    share: int,
+    batch_size: int,
+    length: int,
+    results: list[dict[str, Any]],
+    single: dict[str, Any],
 ) -> None:
-    """Prints one line of the table, of results with own copies, shared and one by one."""
-    copied, shared, single = results
-    rates = [batch_size / result["seconds"] for result in (copied, shared)]
-    changes = [abs(a - b) for a, b in zip(copied["losses"], shared["losses"], strict=True)]
+    """Prints one line, of results with own copies, shared and with one history, and one by one."""
+    steps = [result["step"] for result in results]
+    whole = [result["loading"] + result["step"] for result in results]
+    rates = [
+        f"{batch_size / step:,.0f}, {batch_size / both:,.0f}"
+        for step, both in zip(steps, whole, strict=True)
+    ]
+    copied, shared = (result["losses"] for result in results[:2])
+    changes = [abs(a - b) for a, b in zip(copied, shared, strict=True)]
     assert all(map(math.isfinite, changes))
-    whole = batch_size * length * 2 * DIM * 4 / 1e6
+    pairs = batch_size * length * 2 * DIM * 4 / 1e6
     print(
-        f"| {name} | {share} | {1 / single['seconds']:,.0f} | {rates[0]:,.0f} | {rates[1]:,.0f} | "
-        f"{rates[1] / rates[0]:.1f} | {changes[0]:.1e}, {changes[-1]:.1e} | "
-        f"{shared['largest'] / 1e6:.1f} | {whole:.1f} |",
+        f"| {name} | {share} | {1 / single['step']:,.0f} | {rates[0]} | {rates[1]} | "
+        f"{steps[0] / steps[1]:.1f}, {whole[0] / whole[1]:.1f} | {steps[0] / steps[2]:.1f} | "
+        f"{changes[0]:.1e}, {changes[-1]:.1e} | "
+        f"{results[1]['largest'] / 1e6:.1f} | {pairs:.1f} |",
         flush=True,
     )
 

@@ -11,7 +11,10 @@ import torch
 from benchmarks.hopper import Build
 from ranker_kernels.din_attention import Activation
 from ranker_kernels.din_attention import launch as din
+from ranker_kernels.din_attention import triton_backward as din_backward
 from ranker_kernels.din_attention import triton_kernels as din_kernels
+from ranker_kernels.din_attention.triton_prepare import prepare
+from ranker_kernels.din_attention.triton_sums import add_sums
 from ranker_kernels.gated_scale import launch as gate
 from ranker_kernels.gated_scale import triton_kernels as gate_kernels
 from ranker_kernels.hamming_topk import launch as hamming
@@ -26,24 +29,28 @@ from ranker_kernels.segment_sum import triton_kernels as segment_kernels
 from ranker_kernels.signature_sums import launch as sdim
 from ranker_kernels.signature_sums import triton_kernels as sdim_kernels
 from ranker_kernels.target_attention import launch as target
+from ranker_kernels.target_attention import triton_backward as target_backward
+from ranker_kernels.target_attention import triton_groups as target_groups
 from ranker_kernels.target_attention import triton_kernels as target_kernels
+from ranker_kernels.target_attention import triton_selections as target_selections
 from ranker_kernels.triton_kernels import DOT_TYPES
 
 DIM = 64
 _ELEMENTS = {torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 # names of arguments, the same in all kernels
 _INT64 = (
-    *("windows", "where", "order", "key_rows", "score_starts", "lengths", "positions", "rows"),
+    *("windows", "where", "order", "plan", "marks", "score_starts", "lengths", "positions", "rows"),
     *("group_begins", "group_ends", "group_lows", "group_highs", "first_groups", "last_groups"),
     *("item_groups", "item_places", "item_begins", "tile_groups", "tile_places", "row_starts"),
     *("begins", "ends", "lows", "highs", "item_windows", "first_windows", "last_windows"),
-    *("window_of", "window_begins", "window_ends"),
+    *("window_of", "window_begins", "window_ends", "lists"),
+    *("members", "groups", "items", "counts"),
 )
 _NUMBERS = {
     **dict.fromkeys(
-        ("num_candidates", "num_turns", "num_rows", "num_segments", "num_behaviors"), "i32"
+        ("num_candidates", "num_tiles", "num_rows", "num_segments", "num_behaviors"), "i32"
     ),
-    **dict.fromkeys(("k", "length", "size"), "i32"),
+    **dict.fromkeys(("k", "length", "size", "num_selections", "max_pieces"), "i32"),
     **dict.fromkeys(("gradient_stride", "logits_stride", "hidden_stride"), "i32"),
     **dict.fromkeys(("scale", "gamma"), "fp32"),
 }
@@ -60,31 +67,49 @@ def _types(element: str, *operands: str) -> dict[str, str]:
 
 
 def build_din_attention() -> Iterator[Build]:
-    """Yields forward and backward, sigmoid and Dice in bfloat16, sigmoid in float32."""
+    """Yields forward and backward, in bfloat16 and float32; PReLU in bfloat16 only."""
     cases: tuple[tuple[torch.dtype, Activation], ...] = (
         (torch.bfloat16, "sigmoid"),
+        (torch.bfloat16, "prelu"),
         (torch.bfloat16, "dice"),
         (torch.float32, "sigmoid"),
         (torch.float32, "dice"),
     )
     for dtype, activation in cases:
         tiles = din.choose_tiles(dtype, activation)
+        sides = {"DIM": DIM, "D": DIM, "H1": 128, "H2": 64, "HIDDEN1": 80, "HIDDEN2": 40}
+        size = din.sum_size(DIM, 128, 64)
+        sides |= {"SIZE": size, "PROGRAMS": 132, "BINS": 256, "BLOCK": tiles.plan, "ROWS": din.ROWS}
+        kind = {"KIND": din.KINDS[activation], "SOFTMAX": True, "DOT": DOT_TYPES[dtype]}
+        kind |= {"HOLD": din.holds_sums(dtype), "ORDERED": True}
+        element = _ELEMENTS[dtype]
+        gradients = ("upstream", "output", "key_gradient", "query_gradient")
         for kernel, tile, warps in (
             (din_kernels.forward, tiles.forward, tiles.forward_warps),
-            (din_kernels.backward_pairs, tiles.backward, din.WARPS),
-            (din_kernels.backward_first_layer, tiles.backward, din.WARPS),
+            (din_backward.backward_pairs, tiles.backward, din.WARPS),
+            (din_backward.backward_keys, tiles.backward, din.WARPS),
+            (din_backward.backward_first_layer, tiles.backward, din.WARPS),
         ):
-            sides = {"DIM": DIM, "D": DIM, "H1": 128, "H2": 64, "TILE": tile}
-            kind = {"KIND": din.KINDS[activation], "SOFTMAX": True, "DOT": DOT_TYPES[dtype]}
-            kind["HOLD"] = din.holds_sums(dtype)
             yield Build(
                 kernel=kernel,
                 note=f"{dtype}, {activation}",
-                constants=sides | kind,
-                types=_types(_ELEMENTS[dtype], "query", "behaviors", "key_gradient"),
+                constants=sides | kind | {"TILE": tile},
+                types=_types(element, "query", "behaviors", *gradients),
                 warps=warps,
                 stages=din.STAGES,
             )
+        if activation == "dice":
+            for kernel, constants, warps in (
+                (prepare, {"TILE": tiles.backward}, din.WARPS),
+                (add_sums, din.SUM_SIDES, din.SUM_WARPS),
+            ):
+                yield Build(
+                    kernel=kernel,
+                    note=f"{dtype}, {activation}",
+                    constants=sides | kind | constants,
+                    types=_types(element, "query"),
+                    warps=warps,
+                )
 
 
 def build_searches() -> Iterator[Build]:
@@ -153,42 +178,68 @@ def build_searches() -> Iterator[Build]:
 
 def build_target_attention() -> Iterator[Build]:
     """Yields forward and backward, windows and selections, and the sum over pieces."""
+    gradients = ("query_gradient", "key_gradient", "value_gradient", "bias_gradient")
     for dtype, element in _ELEMENTS.items():
         matrix = torch.empty(0, dtype=dtype)
         tiles = target.choose_tiles(matrix, None, matrix, None)
         common: dict[str, Any] = {
             **{"HEADS": 4, "HP": 4, "DIM": DIM, "D": DIM, "WIDTH": DIM, "V": DIM},
-            **{"TILE": tiles.keys, "PIECE": tiles.piece, "SPLIT": False, "DISTINCT": True},
+            **{"TILE": tiles.keys, "PIECE": tiles.piece},
             **{"SHARED": True, "HAS_BIAS": True, "DOT": DOT_TYPES[dtype]},
         }
-        windows = {"ROWS": tiles.rows, "INDEXED": False}
+        windows, selection = ({"ROWS": tiles.rows, "INDEXED": False}, {"ROWS": 16, "INDEXED": True})
         for kernel, place, note, warps in (
             (target_kernels.forward, windows, "windows", target.WARPS),
-            (target_kernels.backward_query, windows, "windows", target.BACKWARD_WARPS),
-            (target_kernels.backward_rows, windows, "windows", target.BACKWARD_WARPS),
-            (target_kernels.forward, {"ROWS": 16, "INDEXED": True}, "index", target.WARPS),
+            (target_backward.backward_query, windows, "windows", target.BACKWARD_WARPS),
+            (target_backward.backward_rows, windows, "windows", target.BACKWARD_WARPS),
+            (target_kernels.forward, selection, "index", target.INDEX_WARPS),
             (
-                target_kernels.backward_query,
-                {"ROWS": 16, "INDEXED": True},
+                target_backward.backward_query,
+                selection,
                 "index",
-                target.BACKWARD_WARPS,
+                target.INDEX_BACKWARD_WARPS,
             ),
         ):
             yield Build(
                 kernel=kernel,
                 note=f"{dtype}, {note}",
                 constants=common | place,
-                types=_types(element, "query", "keys", "values", "bias"),
+                types=_types(element, "query", "keys", "values", "bias", *gradients),
                 warps=warps,
                 stages=target.STAGES,
             )
-    yield Build(
-        kernel=target_kernels.combine,
-        note="torch.float32",
-        constants={"HEADS": 4, "HP": 4, "SIZE": DIM, "SIDE": DIM, "ROWS": 64, "WEIGHTED": True},
-        types=_types("*fp32"),
-        warps=target.WARPS,
-    )
+        yield Build(
+            kernel=target_selections.merge_selections,
+            note=str(dtype),
+            constants=common | {"ROWS": target.MERGED},
+            types=_types(element, *gradients[1:]),
+            warps=target.WARPS,
+        )
+    for kernel in (target_selections.count_selections, target_selections.order_selections):
+        yield Build(
+            kernel=kernel,
+            note="torch.int64",
+            constants={"BLOCK": target.LISTED},
+            types=_types("") | {"index": "*i64", "counts": "*i32"},
+            warps=target.WARPS,
+        )
+    windows = {"SIZE": 16, "PIECE": tiles.piece, "INDEXED": False}
+    for kernel, constants, warps in (
+        (
+            target_kernels.combine,
+            {"HEADS": 4, "HP": 4, "SIZE": DIM, "SIDE": DIM, "ROWS": 64, "WEIGHTED": True},
+            target.WARPS,
+        ),
+        (target_groups.group_windows, {"BLOCK": tiles.plan}, target.BACKWARD_WARPS),
+        (target_groups.locate_groups, {"BLOCK": target.LOCATED, "TILE": 64}, target.WARPS),
+    ):
+        yield Build(
+            kernel=kernel,
+            note="torch.float32",
+            constants=windows | constants,
+            types=_types("*fp32"),
+            warps=warps,
+        )
 
 
 def build_segment_sum() -> Iterator[Build]:
@@ -198,7 +249,7 @@ def build_segment_sum() -> Iterator[Build]:
         yield Build(
             kernel=segment_kernels.sum_segments,
             note=str(dtype),
-            constants=lanes | {"GATHER": False},
+            constants=lanes,
             types=_types(element, "values"),
         )
         yield Build(

@@ -46,7 +46,7 @@ def build_goals(device: str) -> Iterator[Workload]:
         dim=64,
         dtype=torch.bfloat16,
         compiled=True,
-        goal=Goal("G1", 0.045, 0.200, 0.160, 0.600),
+        goal=Goal("G1", 0.045, 0.200, 0.065, 0.370),
     )
 
 

@@ -48,7 +48,7 @@ def build_goals(device: str) -> Iterator[Workload]:
         4096,
         device,
         torch.bfloat16,
-        goal=Goal("G4", 0.025, 0.080, 0.040, 0.250),
+        goal=Goal("G4", 0.025, 0.080, 0.025, 0.105),
     )
 
 

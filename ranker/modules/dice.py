@@ -55,13 +55,25 @@ def global_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
     In fp32 or better: bfloat16 could not even count the rows.
     """
     inputs = at_least_fp32(inputs)
-    count = torch.full((1,), float(inputs.shape[0]), dtype=inputs.dtype, device=inputs.device)
-    sums = torch.cat([inputs.sum(0), count])
-    if world_size() > 1:
-        sums = all_reduce(sums)  # type: ignore[no-untyped-call]
-    count = sums[-1].detach().clamp_min(1)
-    mean = sums[:-1] / count
-    squares = (inputs - mean).square().sum(0)
-    if world_size() > 1:
-        squares = all_reduce(squares)  # type: ignore[no-untyped-call]
-    return mean, squares / count
+    count = inputs.new_tensor(float(inputs.shape[0]))
+    mean = inputs.sum(0) / count.clamp_min(1)
+    variance = (inputs - mean).square().sum(0) / count.clamp_min(1)
+    return merge_moments(mean, variance, count)
+
+
+def merge_moments(mean: Tensor, variance: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and population variance over the rows of all ranks, with gradient.
+
+    Args:
+        mean: [units] of this rank's rows, 0 if it has none.
+        variance: [units] population variance of them, likewise.
+        count: [] rows of this rank.
+    """
+    if world_size() == 1:
+        return mean, variance
+    count = count.to(mean.dtype)
+    sums = all_reduce(torch.cat([mean * count, count[None]]))  # type: ignore[no-untyped-call]
+    total = sums[-1].detach().clamp_min(1)
+    merged = sums[:-1] / total
+    squares = count * (variance + (mean - merged).square())
+    return merged, all_reduce(squares) / total  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ranker.modules.behavior import BehaviorInput, CrossMode
-from ranker.modules.dice import global_moments
+from ranker.modules.dice import merge_moments
 from ranker.modules.recency import RecentBehaviors
 from ranker.modules.windows import check_max_length, latest_behaviors
 from ranker.slots import SequenceInputs
@@ -96,7 +96,7 @@ class DIN(nn.Module):
             windows,
             self._unit(),
             normalize=self.normalize,
-            compute_moments=global_moments,
+            merge_moments=_merge_moments,
         )
         # a variance of zero everywhere means that no rank has a single pair
         if moments and moments[0].variance.any():
@@ -114,3 +114,7 @@ class DIN(nn.Module):
             alphas=tuple(self.alphas),
             moments=tuple(Moments(*self.get_buffer(name).unbind(0)) for name in averages),
         )
+
+
+def _merge_moments(own: Moments, count: Tensor) -> Moments:
+    return Moments(*merge_moments(own.mean, own.variance, count))

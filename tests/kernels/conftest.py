@@ -49,6 +49,21 @@ def cuda() -> str:
     return "cuda"
 
 
+@pytest.fixture(autouse=INTERPRETED)
+def strict_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuses arguments that a kernel does not have, as a GPU would; the interpreter drops them."""
+    from triton.runtime.interpreter import GridExecutor
+
+    execute = GridExecutor.__call__
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        unknown = kwargs.keys() - {*self.arg_names, "num_warps", "num_stages"}
+        assert not unknown, f"{self.fn.__name__} has no {unknown}"
+        return execute(self, *args, **kwargs)
+
+    monkeypatch.setattr(GridExecutor, "__call__", call)
+
+
 @pytest.fixture
 def replace_kernels() -> Iterator[Callable[..., None]]:
     """Lets ops on CPU run other functions, given by the ops' names: those of the GPU."""

@@ -12,7 +12,9 @@ import pytest
 BACKWARD_SPILL = 300
 SHARED_MEMORY = 227 * 1024
 WITHOUT_PRODUCTS = {
-    *("group", "merge", "select", "closeness", "combine", "sum_segments", "pool"),
+    *("group", "merge", "select", "closeness", "combine", "sum_segments", "pool", "add_sums"),
+    *("group_windows", "locate_groups"),
+    *("count_selections", "order_selections", "merge_selections"),
     "differentiate_tables",
     *("gated_scale forward", "gated_scale backward"),
 }

@@ -52,15 +52,16 @@ def test_processes_that_build_at_once_all_get_a_whole_library(cache: Path) -> No
     assert cache.stat().st_mode & 0o077 == 0
 
 
-# sums the pieces, and lacks memory from one of them on
+# sums the pieces, and lacks memory from one of them on; says whether OpenMP's threads do it
 PIECES = """
 #include <new>
 #include "{folder}/parallel.h"
+extern "C" int has_team() {{ return find_team() != nullptr; }}
 extern "C" int sum_pieces(int64_t pieces, int64_t threads, int64_t failing, int64_t* sum) {{
     std::atomic<int64_t> total{{0}};
     const int code = guarded([&] {{
-        run_pieces(pieces, threads, [&](int64_t piece, int64_t) {{
-            if (piece >= failing) throw std::bad_alloc();
+        run_pieces(pieces, threads, [&](int64_t piece, int64_t worker) {{
+            if (piece >= failing || worker >= threads) throw std::bad_alloc();
             total += piece;
         }});
     }});
@@ -70,17 +71,57 @@ extern "C" int sum_pieces(int64_t pieces, int64_t threads, int64_t failing, int6
 """
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_a_thread_without_memory_is_told_and_ends_nothing(tmp_path: Path, threads: int) -> None:
+@pytest.fixture
+def pieces(tmp_path: Path) -> ctypes.CDLL:
     source = tmp_path / "pieces.cpp"
     source.write_text(PIECES.format(folder=native.SOURCES))
     library = native.load_library(source)
     assert library is not None
-    arguments = [ctypes.c_int64(1000), ctypes.c_int64(threads)]
+    return library
+
+
+def sum_pieces(library: ctypes.CDLL, count: int, threads: int, failing: int) -> int | None:
+    """Returns the sum, or None where memory ran out."""
     total = ctypes.c_int64()
-    assert library.sum_pieces(*arguments, ctypes.c_int64(1000), ctypes.byref(total)) == 0
-    assert total.value == 1000 * 999 // 2
-    assert library.sum_pieces(*arguments, ctypes.c_int64(0), ctypes.byref(total)) == 1
+    arguments = map(ctypes.c_int64, (count, threads, failing))
+    return None if library.sum_pieces(*arguments, ctypes.byref(total)) else total.value
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_thread_without_memory_is_told_and_ends_nothing(
+    pieces: ctypes.CDLL, threads: int
+) -> None:
+    assert sum_pieces(pieces, 1000, threads, failing=1000) == 1000 * 999 // 2
+    assert sum_pieces(pieces, 1000, threads, failing=0) is None
+    assert sum_pieces(pieces, 0, threads, failing=0) == 0
+
+
+def test_the_threads_of_pytorch_do_the_work_where_it_has_openmp(pieces: ctypes.CDLL) -> None:
+    has_openmp = torch.backends.openmp.is_available()  # type: ignore[no-untyped-call]
+    assert bool(pieces.has_team()) == has_openmp
+
+
+# without PyTorch, or in the child of a process whose threads did work before it was forked
+OWN_THREADS = """
+import ctypes, os, sys
+library, forked = ctypes.CDLL(sys.argv[1]), sys.argv[2] == "forked"
+total, arguments = ctypes.c_int64(), [ctypes.c_int64(n) for n in (1000, 4, 1000)]
+if forked:
+    import torch
+    torch.set_num_threads(4)
+    torch.ones(1_000_000).exp()
+if not forked or os.fork() == 0:
+    assert not library.has_team()
+    assert library.sum_pieces(*arguments, ctypes.byref(total)) == 0
+    os._exit(0 if total.value == 499500 else 1)
+os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.parametrize("where", ["without", "forked"])
+def test_where_pytorch_has_no_threads_others_are_started(pieces: ctypes.CDLL, where: str) -> None:
+    command = [sys.executable, "-c", OWN_THREADS, pieces._name, where]
+    assert subprocess.run(command, timeout=60).returncode == 0
 
 
 def attend() -> torch.Tensor:

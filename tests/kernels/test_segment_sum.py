@@ -74,18 +74,6 @@ def test_the_op_keeps_its_promises_and_compiles(device: str) -> None:
         torch.testing.assert_close(found, wanted)
 
 
-def test_parts_are_added_up_by_row(triton_device: str) -> None:
-    generator = torch.Generator().manual_seed(3)
-    row_of = torch.randint(-1, 20, (90,), generator=generator)
-    parts = torch.randn(90, DIM, generator=generator)
-    kept = row_of >= 0
-    expected = torch.zeros(20, DIM).index_add_(0, row_of[kept], parts[kept])
-    given = [parts.to(triton_device), parts[:, :3].to(triton_device)]
-    both, few = launch.sum_by_row(given, row_of.to(triton_device), 20)
-    torch.testing.assert_close(both.cpu(), expected)
-    torch.testing.assert_close(few.cpu(), expected[:, :3])
-
-
 def test_overlapping_ranges_of_each_tile() -> None:
     lows, highs = torch.tensor([0, 2, 3, 20]), torch.tensor([4, 12, 5, 30])
     first, last = find_overlapping(lows, highs, num_rows=28, tile=8)

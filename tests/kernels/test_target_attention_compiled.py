@@ -16,7 +16,9 @@ Inputs = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
 
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
-    assert find_library(torch.zeros(1, 1, 1)) is not None, "these tests need a C++ compiler"
+    assert find_library(torch.zeros(1, 1, 1), selects=True) is not None, (
+        "these tests need a C++ compiler"
+    )
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -91,6 +93,15 @@ def test_it_matches_the_formula() -> None:
     rows = [[i for i in row if i >= 0] for row in index.tolist()]
     torch.testing.assert_close(output, target_attention_reference(query, keys, values, bias, rows))
     assert not output[0].any()
+
+
+def test_an_index_outside_the_rows_is_an_error() -> None:
+    (query, keys, values, bias), index = draw(heads=4, dim=8, width=12, keys=True, bias=True)
+    index[3, 2] = 200
+    with pytest.raises(IndexError, match="outside the 200 rows"):
+        target_attention(query, keys, values, bias, index=index)
+    with pytest.raises(ValueError, match=r"index is torch\.int32"):
+        target_attention(query, keys, values, bias, index=index.int())
 
 
 @pytest.mark.parametrize("candidates", [0, 1, 600])

@@ -1,20 +1,20 @@
 """The Triton kernels of target attention through the op, on a GPU or in the interpreter."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from ranker_kernels.target_attention import launch, op, target_attention
-from ranker_kernels.target_attention.groups import chain_windows
+from ranker_kernels.target_attention import launch, op, target_attention, triton_groups
 from ranker_kernels.target_attention.reference import target_attention_reference
 
 # sides that are no powers of two, to see the masks at work; nobody looks at the last behaviours
 HEADS, DIM, WIDTH, NUM_BEHAVIORS, SEEN = 3, 8, 12, 70, 62
 # lengths 0, 1, a tile, odd ones, and several pieces; a chain, repeats, and gaps
 WINDOWS = [(0, 60), (3, 41), (61, 61), (4, 42), (0, 16), (5, 6), (61, 62), (4, 42)]
-SMALL = launch.Tiles(16, 16, piece=32)
+SMALL = launch.Tiles(16, 16, piece=32, pieces=6, plan=4)
 
 Inputs = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
 
@@ -151,6 +151,21 @@ def test_a_selection_without_repeats_and_with_holes(device: str) -> None:
         assert relative_error(found, wanted) < 2e-6
 
 
+def test_rows_that_everybody_selects(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    # lists that several programs put in order
+    monkeypatch.setattr(launch, "LISTED", 16)
+    monkeypatch.setattr(launch, "MERGED", 16)
+    inputs = make_inputs(num_candidates=9)
+    # the same row twice, rows of one candidate, and a hole
+    index = torch.tensor([3, 40, 3, -1]).repeat(9, 1)
+    index[4, 1] = 17
+    rows = [[row for row in selected if row >= 0] for selected in index.tolist()]
+    for found, wanted in zip(
+        run_kernels(inputs, device, index=index), run_reference(inputs, rows), strict=True
+    ):
+        assert relative_error(found, wanted) < 2e-6
+
+
 @pytest.mark.parametrize("windows", [[(3, 3), (0, 0)], []], ids=["all empty", "no candidate"])
 def test_nothing_to_look_at_gives_zeros(windows: list[tuple[int, int]], device: str) -> None:
     inputs = make_inputs(num_candidates=len(windows))
@@ -218,15 +233,57 @@ def test_the_op_keeps_its_promises_and_compiles(by: str, device: str) -> None:
         torch.testing.assert_close(found, wanted)
 
 
-def test_groups_are_chains_of_bounded_size() -> None:
-    windows = torch.tensor([(0, 5), (4, 9), (9, 12), (2, 3), (20, 20), (1, 30), (40, 41)])
-    groups = chain_windows(windows, size=3, piece=8)
-    members = [
-        groups.order[begin:end].tolist()
-        for begin, end in zip(groups.begins.tolist(), groups.ends.tolist(), strict=True)
+@pytest.mark.parametrize(
+    ("plan", "max_pieces", "piece", "owners"),
+    [(4, 6, 8, [0, 0, 0, 0, 1, 2]), (16, 2, 20, [0, 0, 1, 2])],
+)
+def test_groups_are_chains_of_bounded_size(
+    plan: int, max_pieces: int, piece: int, owners: list[int], triton_device: str
+) -> None:
+    windows = [(0, 5), (4, 9), (9, 12), (2, 3), (20, 20), (1, 30), (40, 41)]
+    table = torch.tensor(windows, device=triton_device)
+    order = table[:, 0].argsort(stable=True)
+    members, groups = torch.empty_like(order), order.new_empty(7, len(windows) + 1)
+    items, counts = order.new_empty(len(windows) + max_pieces), order.new_empty(3)
+    triton_groups.group_windows[(1,)](
+        *(table, order, members, groups, items, counts, len(windows), max_pieces),
+        SIZE=3,
+        PIECE=8,
+        BLOCK=plan,
+    )
+    found = int(counts[0])
+    begins, lows, highs, reached, item_begins, part_begins, _ = groups[:, : found + 1].tolist()
+    assert counts.tolist() == [3, len(owners), piece]
+    assert [members[slice(*bounds)].tolist() for bounds in itertools.pairwise(begins)] == [
+        [0, 5, 3],
+        [1, 2],
+        [6],
     ]
-    assert members == [[0, 5, 3], [1, 2], [6]]
-    assert groups.lows.tolist() == [0, 4, 40]
-    assert groups.highs.tolist() == [30, 12, 41]
-    assert groups.items.owners.tolist() == [0, 0, 0, 0, 1, 2]
-    assert groups.items.places.tolist() == [0, 1, 2, 3, 0, 0]
+    assert lows[:-1] == [0, 4, 40]
+    assert highs[:-1] == [30, 12, 41]
+    assert reached[:-1] == [30, 30, 41]
+    assert items[: len(owners)].tolist() == owners
+    split = owners.count(0)
+    assert item_begins == [0, split, split + 1, split + 2]
+    # only a group of several pieces has parts
+    assert part_begins == [0, split, split, split]
+
+
+def test_groups_that_see_a_tile(triton_device: str) -> None:
+    # lows, and how far groups reach
+    groups = torch.zeros(7, 5, dtype=torch.int64)
+    groups[1, :4], groups[3, :4] = torch.tensor([[0, 2, 3, 20], [4, 12, 12, 30]])
+    first, last = torch.empty(2, 4, dtype=torch.int64, device=triton_device)
+    triton_groups.locate_groups[(2,)](
+        groups.to(triton_device),
+        torch.tensor([4, 0, 0], device=triton_device),
+        *(first, last, 4, 4),
+        TILE=8,
+        BLOCK=2,
+    )
+    assert [list(range(*bounds)) for bounds in zip(first, last, strict=True)] == [
+        [0, 1, 2],
+        [1, 2],
+        [3],
+        [3],
+    ]

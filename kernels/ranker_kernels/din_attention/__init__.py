@@ -6,27 +6,23 @@ output_c = sum over the behaviours j of window c of a(q_c, k_j) k_j
 layer is collapsed exactly (`first_layer.py`); `reference.py` has the formula word for word.
 """
 
+import dataclasses
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from ranker_kernels.din_attention.batch_moments import (
-    ComputeMoments,
-    attend_with_batch_moments,
-    moments_of_pairs,
-)
+from ranker_kernels.din_attention.batch_moments import pair_moments
 from ranker_kernels.din_attention.op import attend
-from ranker_kernels.din_attention.unit import (
-    Activation,
-    ActivationUnit,
-    Moments,
-    Normalize,
-    compute_dtype,
-)
+from ranker_kernels.din_attention.unit import Activation, ActivationUnit, Moments, Normalize
+
+# from the moments of this process's pairs, and their number [], to those of all processes
+MergeMoments = Callable[[Moments, Tensor], Moments]
 
 __all__ = [
     "Activation",
     "ActivationUnit",
-    "ComputeMoments",
+    "MergeMoments",
     "Moments",
     "Normalize",
     "din_attention",
@@ -40,7 +36,7 @@ def din_attention(
     unit: ActivationUnit,
     *,
     normalize: Normalize = "none",
-    compute_moments: ComputeMoments = moments_of_pairs,
+    merge_moments: MergeMoments | None = None,
 ) -> tuple[Tensor, tuple[Moments, ...]]:
     """Pools the behaviours that each candidate sees, weighted by the activation unit.
 
@@ -49,12 +45,11 @@ def din_attention(
         behaviors: all behaviours of the batch `[N, D]`.
         windows: int64 `[C, 2]`, begin and end of each candidate's behaviours in N. Windows may
             overlap, be shared and be empty; 0 <= begin <= end <= N is taken for granted.
-        unit: weights of the activation unit; all parts receive gradients, except its moments.
+        unit: weights of the activation unit; all parts receive gradients.
         normalize: "none" takes the scores as weights (the paper: their sum tells how strong the
             interest is), "softmax" normalises score / sqrt(D) over the window (the authors' code).
-        compute_moments: where Dice takes the statistics of the batch, what computes mean and biased
-            variance `[H]` of pre-activations `[P, H]`, with gradient; training on several ranks
-            passes one that sums over them.
+        merge_moments: where Dice takes the statistics of the batch, what turns those of this
+            process's pairs into those of all processes, with gradient; None has one process.
 
     Returns:
         The output `[C, D]` in the dtype of `behaviors`, zero for an empty window, and the
@@ -65,17 +60,13 @@ def din_attention(
         ValueError: shapes or dtypes do not fit together.
     """
     _check(query, behaviors, windows, unit, normalize)
+    found: list[Moments] = []
     if unit.uses_batch_moments:
-        dtype = compute_dtype(query, behaviors)
-        output, moments = attend_with_batch_moments(
-            query.to(dtype),
-            behaviors.to(dtype),
-            windows,
-            unit.to(dtype),
-            normalize,
-            compute_moments,
-        )
-        return output.to(behaviors.dtype), moments
+        count = (windows[:, 1] - windows[:, 0]).sum()
+        for _ in unit.alphas:
+            own = pair_moments(query, behaviors, windows, unit, found)
+            found.append(own if merge_moments is None else merge_moments(own, count))
+        unit = dataclasses.replace(unit, moments=tuple(found))
     output, _ = attend(
         query,
         behaviors,
@@ -88,7 +79,7 @@ def din_attention(
         unit.activation,
         normalize,
     )
-    return output, ()
+    return output, tuple(Moments(mean.detach(), variance.detach()) for mean, variance in found)
 
 
 def _check(

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ranker_kernels.din_attention.unit import DICE_EPSILON, ActivationUnit, Moments
+from ranker_kernels.din_attention.unit import DICE_EPSILON, Layers, Moments
 
 
 class LayerActivation(Protocol):
@@ -18,6 +18,10 @@ class LayerActivation(Protocol):
     @property
     def alpha_gradient(self) -> Tensor | None:
         """The sum so far `[H]`; None if there is no alpha."""
+
+    @property
+    def moments_gradient(self) -> Moments | None:
+        """The sums so far `[H]`; None if there are no moments."""
 
     def forward(self, z: Tensor) -> Tensor:
         """Returns h `[P, H]`."""
@@ -29,7 +33,7 @@ class LayerActivation(Protocol):
 class _Sigmoid:
     """1 / (1 + exp(-z))."""
 
-    alpha_gradient = None
+    alpha_gradient = moments_gradient = None
 
     def forward(self, z: Tensor) -> Tensor:
         return z.sigmoid_()
@@ -40,6 +44,8 @@ class _Sigmoid:
 
 class _PReLU:
     """z where positive, alpha * z elsewhere."""
+
+    moments_gradient = None
 
     def __init__(self, alpha: Tensor) -> None:
         self.alpha = alpha
@@ -63,26 +69,38 @@ class _Dice:
         self.alpha_gradient = torch.zeros_like(alpha)
         self.rate = torch.rsqrt(moments.variance + DICE_EPSILON)
         self.shift = -moments.mean * self.rate
+        # sums of g and g s, with s = (z - mean) * rate and g the gradient of s
+        self.sums = (torch.zeros_like(alpha), torch.zeros_like(alpha))
 
-    def _gate(self, z: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, z, self.rate).sigmoid_()
+    @property
+    def moments_gradient(self) -> Moments:
+        # ds = -rate dmean - s rate^2 / 2 dvariance
+        return Moments(-self.rate * self.sums[0], -0.5 * self.rate.square() * self.sums[1])
+
+    def _standardize(self, z: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, z, self.rate)
 
     def forward(self, z: Tensor) -> Tensor:
-        return torch.addcmul(self.alpha, self._gate(z), 1 - self.alpha).mul_(z)
+        gate = self._standardize(z).sigmoid_()
+        return torch.addcmul(self.alpha, gate, 1 - self.alpha).mul_(z)
 
     def backward(self, gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
-        gate = self._gate(z)
+        standard = self._standardize(z)
+        gate = standard.sigmoid()
         closed = 1 - gate
-        self.alpha_gradient += torch.mul(gradient, z).mul_(closed).sum(0)
+        through_closed = torch.mul(gradient, z).mul_(closed)
+        self.alpha_gradient += through_closed.sum(0)
+        through_gate = through_closed.mul_(gate).mul_(1 - self.alpha)
+        self.sums[0].add_(through_gate.sum(0))
+        self.sums[1].add_(standard.mul_(through_gate).sum(0))
         slope = torch.addcmul(self.alpha, gate, 1 - self.alpha)
-        slope.addcmul_(closed.mul_(gate).mul_(z), (1 - self.alpha) * self.rate)
-        return gradient.mul_(slope)
+        return gradient.mul_(slope).addcmul_(through_gate, self.rate)
 
 
-def build_activations(unit: ActivationUnit) -> list[LayerActivation]:
-    """Builds one activation for each hidden layer; Dice takes the unit's own moments."""
-    if unit.activation == "sigmoid":
-        return [_Sigmoid() for _ in unit.weights[:-1]]
-    if unit.activation == "prelu":
-        return [_PReLU(alpha) for alpha in unit.alphas]
-    return [_Dice(alpha, moments) for alpha, moments in zip(unit.alphas, unit.moments, strict=True)]
+def build_activations(layers: Layers) -> list[LayerActivation]:
+    """Builds one activation for each hidden layer; Dice takes the moments that come with it."""
+    if layers.activation == "sigmoid":
+        return [_Sigmoid() for _ in layers.weights[:-1]]
+    if layers.activation == "prelu":
+        return [_PReLU(alpha) for alpha in layers.alphas]
+    return [_Dice(*parts) for parts in zip(layers.alphas, layers.moments, strict=True)]

@@ -1,59 +1,163 @@
-"""DIN's attention in training with Dice: plain differentiable PyTorch.
+"""Statistics of Dice's pre-activations over all pairs of a batch, as a `torch.library` op.
 
-Dice takes its statistics over all pairs of the batch, layer after layer, so no part of the batch
-can be finished before the rest, and every pair's activations stay in memory for the backward.
+Dice takes them layer after layer, so a layer needs those of the ones before it. Every pass computes
+the activations anew, forward and backward: nothing of a pair is kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
-from ranker_kernels.din_attention.first_layer import collapse
-from ranker_kernels.din_attention.unit import DICE_EPSILON, ActivationUnit, Moments, Normalize
-from ranker_kernels.din_attention.windows import Pairs, expand_windows, softmax_terms
-
-# from pre-activations [P, H] to mean and biased variance [H], with gradient
-ComputeMoments = Callable[[Tensor], tuple[Tensor, Tensor]]
+from ranker_kernels.din_attention import blocked, compiled
+from ranker_kernels.din_attention.op import flatten, regroup
+from ranker_kernels.din_attention.unit import ActivationUnit, Layers, Moments, compute_dtype
 
 
-def moments_of_pairs(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance `[H]` over pairs `[P, H]`; zeros if there is none."""
-    count = max(z.shape[0], 1)
-    mean = z.sum(0) / count
-    return mean, (z - mean).square().sum(0) / count
+def pair_moments(
+    query: Tensor, behaviors: Tensor, windows: Tensor, unit: ActivationUnit, given: list[Moments]
+) -> Moments:
+    """Returns mean and biased variance `[H]` of a hidden layer over the pairs of this batch.
+
+    Args:
+        query: candidates `[C, D]`.
+        behaviors: `[N, D]`.
+        windows: int64 `[C, 2]`.
+        unit: of which the first layers count, one more than there are moments.
+        given: moments of the layers before it.
+
+    Returns:
+        Zeros if there is no pair. Differentiable in everything, the given moments included.
+    """
+    depth = len(given)
+    return Moments(
+        *_moments(
+            *(query, behaviors, windows),
+            *(list(unit.weights[: depth + 1]), list(unit.biases[: depth + 1])),
+            list(unit.alphas[:depth]),
+            [moments.mean for moments in given],
+            [moments.variance for moments in given],
+        )
+    )
 
 
-def attend_with_batch_moments(
+def _forward(
     query: Tensor,
     behaviors: Tensor,
     windows: Tensor,
-    unit: ActivationUnit,
-    normalize: Normalize,
-    compute_moments: ComputeMoments,
-) -> tuple[Tensor, tuple[Moments, ...]]:
-    """Pools behaviours with Dice units that use, and return, the statistics of this batch."""
-    pairs = expand_windows(windows)
-    selected = behaviors[pairs.behavior]
-    z = _first_layer(query, selected, pairs, unit)
-    moments: list[Moments] = []
-    for alpha, weight, bias in zip(unit.alphas, unit.weights[1:], unit.biases[1:], strict=True):
-        mean, variance = compute_moments(z)
-        moments.append(Moments(mean.detach(), variance.detach()))
-        gate = torch.sigmoid((z - mean) * torch.rsqrt(variance + DICE_EPSILON))
-        z = linear(z * (alpha + (1 - alpha) * gate), weight, bias)
-    weights = z[:, 0]
-    if normalize == "softmax":
-        scores = weights / query.shape[1] ** 0.5
-        maximum, total = softmax_terms(scores, pairs)
-        weights = torch.exp(scores - maximum[pairs.candidate]) / total[pairs.candidate]
-    pooled = torch.zeros_like(query).index_add(0, pairs.candidate, weights[:, None] * selected)
-    return pooled, tuple(moments)
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    alphas: Sequence[Tensor],
+    means: Sequence[Tensor],
+    variances: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:
+    dtype = compute_dtype(query, behaviors)
+    layers = _layers(weights, biases, alphas, means, variances).to(dtype)
+    inputs = (query.to(dtype), behaviors.to(dtype), windows, layers)
+    library = compiled.find_library(inputs[0])
+    if library is None:
+        mean, variance = blocked.forward_moments(*inputs)
+    else:
+        mean, variance = compiled.forward_moments(library, *inputs)
+    return mean, variance
 
 
-def _first_layer(query: Tensor, selected: Tensor, pairs: Pairs, unit: ActivationUnit) -> Tensor:
-    first = collapse(unit.weights[0])
-    of_candidate = linear(query, first.candidate, unit.biases[0])[pairs.candidate]
-    inputs = torch.cat([selected, query[pairs.candidate] * selected], dim=1)
-    return of_candidate + linear(inputs, torch.cat([first.behavior, first.product], dim=1))
+def _backward(
+    mean_gradient: Tensor,
+    variance_gradient: Tensor,
+    mean: Tensor,
+    query: Tensor,
+    behaviors: Tensor,
+    windows: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    alphas: Sequence[Tensor],
+    means: Sequence[Tensor],
+    variances: Sequence[Tensor],
+) -> list[Tensor]:
+    """Returns the gradients of query, behaviours, weights, biases, alphas, means, variances."""
+    dtype = compute_dtype(query, behaviors)
+    inputs = (
+        *(Moments(mean_gradient, variance_gradient), mean),
+        *(query.to(dtype), behaviors.to(dtype), windows),
+        _layers(weights, biases, alphas, means, variances).to(dtype),
+    )
+    library = compiled.find_library(inputs[2])
+    if library is None:
+        gradients = blocked.backward_moments(*inputs)
+    else:
+        gradients = compiled.backward_moments(library, *inputs)
+    return flatten(gradients, [query, behaviors, *weights, *biases, *alphas, *means, *variances])
+
+
+_moments = torch.library.custom_op("ranker_kernels::din_moments", _forward, mutates_args=())
+_moments_backward = torch.library.custom_op(
+    "ranker_kernels::din_moments_backward", _backward, mutates_args=()
+)
+
+
+def _layers(
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    alphas: Sequence[Tensor],
+    means: Sequence[Tensor],
+    variances: Sequence[Tensor],
+) -> Layers:
+    return Layers(
+        activation="dice",
+        weights=tuple(weights),
+        biases=tuple(biases),
+        alphas=tuple(alphas),
+        moments=tuple(map(Moments, means, variances)),
+    )
+
+
+@_moments.register_fake
+def _(
+    query: Tensor,
+    behaviors: Tensor,
+    windows: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    *parts: Any,
+) -> tuple[Tensor, Tensor]:
+    dtype = compute_dtype(query, behaviors)
+    mean, variance = (biases[-1].new_empty(biases[-1].shape, dtype=dtype) for _ in range(2))
+    return mean, variance
+
+
+@_moments_backward.register_fake
+def _(
+    mean_gradient: Tensor,
+    variance_gradient: Tensor,
+    mean: Tensor,
+    query: Tensor,
+    behaviors: Tensor,
+    windows: Tensor,
+    *lists: Sequence[Tensor],
+) -> list[Tensor]:
+    learned = [query, behaviors, *(tensor for tensors in lists for tensor in tensors)]
+    return [tensor.new_empty(tensor.shape) for tensor in learned]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, behaviors, windows, *lists = inputs
+    ctx.list_lengths = [len(tensors) for tensors in lists]
+    flat = [tensor for tensors in lists for tensor in tensors]
+    ctx.save_for_backward(output[0], query, behaviors, windows, *flat)
+
+
+def _differentiate(ctx: Any, mean_gradient: Tensor, variance_gradient: Tensor) -> tuple[Any, ...]:
+    mean, query, behaviors, windows, *flat = ctx.saved_tensors
+    lists = regroup(flat, ctx.list_lengths)
+    grad_query, grad_behaviors, *rest = _moments_backward(
+        mean_gradient, variance_gradient, mean, query, behaviors, windows, *lists
+    )
+    return grad_query, grad_behaviors, None, *regroup(rest, ctx.list_lengths)
+
+
+_moments.register_autograd(_differentiate, setup_context=_save)
+# as the attention: under autocast it is handed fp32 and computes in it
+for _device in ("cpu", "cuda"):
+    _moments.register_autocast(_device, torch.float32)

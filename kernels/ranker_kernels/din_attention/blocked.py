@@ -16,8 +16,19 @@ from ranker_kernels.din_attention.first_layer import (
     collapse,
     uncollapse_gradient,
 )
-from ranker_kernels.din_attention.unit import ActivationUnit, Gradients, Normalize
-from ranker_kernels.din_attention.windows import Pairs, expand_windows, softmax_terms
+from ranker_kernels.din_attention.unit import (
+    ActivationUnit,
+    Gradients,
+    Layers,
+    Moments,
+    Normalize,
+)
+from ranker_kernels.din_attention.windows import (
+    Pairs,
+    expand_windows,
+    line_of_moments,
+    softmax_terms,
+)
 
 # pairs; on CPU the activations of a block stay in a cache of 2 MB, elsewhere launches must be few
 CPU_BLOCK, DEVICE_BLOCK = 2048, 1 << 18
@@ -33,10 +44,10 @@ def forward(
         and the sum of exp(score - maximum). Without softmax the terms are zeros.
     """
     pairs = expand_windows(windows)
-    scorer = _Scorer(query, behaviors, pairs, unit)
+    net = _Net(query, behaviors, pairs, unit)
     scores = query.new_empty(pairs.candidate.shape)
-    for block in scorer.blocks():
-        scores[block.span] = scorer.score(block)
+    for block in net.blocks():
+        scores[block.span] = net.forward(block)[:, 0]
     terms = query.new_zeros(2, query.shape[0])
     if normalize == "softmax":
         scores *= query.shape[1] ** -0.5
@@ -61,11 +72,11 @@ def backward(
 ) -> Gradients:
     """Recomputes every block and sends `gradient` `[C, D]` back through it."""
     pairs = expand_windows(windows)
-    scorer = _Scorer(query, behaviors, pairs, unit)
+    net = _Net(query, behaviors, pairs, unit)
     # sum over a window of weight * its gradient, which softmax subtracts
     mean_gradient = (gradient * output).sum(1)
-    for block in scorer.blocks():
-        weight = scorer.score(block)
+    for block in net.blocks():
+        weight = net.forward(block)[:, 0]
         pooled_gradient = gradient.index_select(0, block.candidate)
         weight_gradient = (pooled_gradient * block.key).sum(1)
         if normalize == "softmax":
@@ -73,8 +84,48 @@ def backward(
             weight = _softmax(weight.mul_(scale), terms, block.candidate)
             weight_gradient -= mean_gradient[block.candidate]
             weight_gradient *= weight * scale
-        scorer.backward(block, weight_gradient, pooled_gradient.mul_(weight[:, None]))
-    return scorer.finish()
+        net.backward(block, weight_gradient[:, None], pooled_gradient.mul_(weight[:, None]))
+    return net.finish()
+
+
+def forward_moments(query: Tensor, behaviors: Tensor, windows: Tensor, layers: Layers) -> Moments:
+    """Returns mean and biased variance `[H]` of what the last layer gives for all pairs.
+
+    Zeros if there is no pair.
+    """
+    pairs = expand_windows(windows)
+    net = _Net(query, behaviors, pairs, layers)
+    count, mean, squares = (
+        0,
+        torch.zeros_like(layers.biases[-1]),
+        torch.zeros_like(layers.biases[-1]),
+    )
+    for block in net.blocks():
+        z = net.forward(block)
+        # a block's own mean first: the difference of two large sums would lose small variances
+        own = z.mean(0)
+        share = len(z) / (count + len(z))
+        squares += z.sub_(own).square_().sum(0) + (own - mean).square() * (count * share)
+        mean.lerp_(own, share)
+        count += len(z)
+    return Moments(mean, squares / max(count, 1))
+
+
+def backward_moments(
+    gradient: Moments,
+    mean: Tensor,
+    query: Tensor,
+    behaviors: Tensor,
+    windows: Tensor,
+    layers: Layers,
+) -> Gradients:
+    """Recomputes every block and sends the gradient of the moments back through it."""
+    net = _Net(query, behaviors, expand_windows(windows), layers)
+    offset, slope = line_of_moments(gradient, mean, windows)
+    for block in net.blocks():
+        z = net.forward(block)
+        net.backward(block, torch.addcmul(offset, z, slope), torch.zeros_like(block.key))
+    return net.finish()
 
 
 def _softmax(scores: Tensor, terms: Tensor, candidate: Tensor) -> Tensor:
@@ -83,7 +134,7 @@ def _softmax(scores: Tensor, terms: Tensor, candidate: Tensor) -> Tensor:
 
 
 class _Block:
-    """Some consecutive pairs, and what the score computes on the way."""
+    """Some consecutive pairs, and what the layers compute on the way."""
 
     def __init__(self, span: slice, pairs: Pairs, query: Tensor, behaviors: Tensor) -> None:
         self.span = span
@@ -96,22 +147,20 @@ class _Block:
         self.h: list[Tensor] = []
 
 
-class _Scorer:
-    """The activation unit over blocks of pairs; adds up gradients until `finish`."""
+class _Net:
+    """The layers over blocks of pairs; adds up gradients until `finish`."""
 
-    def __init__(
-        self, query: Tensor, behaviors: Tensor, pairs: Pairs, unit: ActivationUnit
-    ) -> None:
-        self.query, self.behaviors, self.pairs, self.unit = query, behaviors, pairs, unit
-        self.first = collapse(unit.weights[0])
-        self.of_candidate = torch.addmm(unit.biases[0], query, self.first.candidate.T)
+    def __init__(self, query: Tensor, behaviors: Tensor, pairs: Pairs, layers: Layers) -> None:
+        self.query, self.behaviors, self.pairs, self.layers = query, behaviors, pairs, layers
+        self.first = collapse(layers.weights[0])
+        self.of_candidate = torch.addmm(layers.biases[0], query, self.first.candidate.T)
         self.pair_terms = choose_pair_terms(self.first, behaviors, pairs.candidate.shape[0])
-        self.activations = build_activations(unit)
+        self.activations = build_activations(layers)
         self.query_gradient = torch.zeros_like(query)
         self.behaviors_gradient = torch.zeros_like(behaviors)
         self.of_candidate_gradient = torch.zeros_like(self.of_candidate)
-        self.weight_gradients = [torch.zeros_like(weight) for weight in unit.weights[1:]]
-        self.bias_gradients = [torch.zeros_like(bias) for bias in unit.biases[1:]]
+        self.weight_gradients = [torch.zeros_like(weight) for weight in layers.weights[1:]]
+        self.bias_gradients = [torch.zeros_like(bias) for bias in layers.biases[1:]]
 
     def blocks(self) -> Iterator[_Block]:
         num_pairs = self.pairs.candidate.shape[0]
@@ -120,26 +169,25 @@ class _Scorer:
             span = slice(start, min(start + size, num_pairs))
             yield _Block(span, self.pairs, self.query, self.behaviors)
 
-    def score(self, block: _Block) -> Tensor:
-        """Returns `[P]`."""
+    def forward(self, block: _Block) -> Tensor:
+        """Returns what the last layer gives, `[P, H]`."""
         z = self.of_candidate.index_select(0, block.candidate)
         self.pair_terms.add_forward(z, block.key, block.product, block.behavior)
         for activation, weight, bias in zip(
-            self.activations, self.unit.weights[1:], self.unit.biases[1:], strict=True
+            self.activations, self.layers.weights[1:], self.layers.biases[1:], strict=True
         ):
             block.z.append(z)
             block.h.append(activation.forward(z))
             z = torch.addmm(bias, block.h[-1], weight.T)
-        return z[:, 0]
+        return z
 
-    def backward(self, block: _Block, score_gradient: Tensor, pooled_gradient: Tensor) -> None:
-        """Adds the gradients that come through the scores `[P]` and the pooled rows `[P, D]`."""
-        gradient = score_gradient[:, None]
+    def backward(self, block: _Block, gradient: Tensor, pooled_gradient: Tensor) -> None:
+        """Adds the gradients through the last layer `[P, H]` and the pooled rows `[P, D]`."""
         for layer in reversed(range(len(self.activations))):
             z, h = block.z[layer], block.h[layer]
             self.bias_gradients[layer] += gradient.sum(0)
             self.weight_gradients[layer].addmm_(gradient.T, h)
-            gradient = gradient @ self.unit.weights[layer + 1]
+            gradient = gradient @ self.layers.weights[layer + 1]
             gradient = self.activations[layer].backward(gradient, z, h)
         key_gradient, product_gradient = self.pair_terms.backward(
             gradient, block.key, block.product, block.behavior
@@ -162,4 +210,5 @@ class _Scorer:
             [uncollapse_gradient(first), *self.weight_gradients],
             [of_candidate.sum(0), *self.bias_gradients],
             [act.alpha_gradient for act in self.activations if act.alpha_gradient is not None],
+            [act.moments_gradient for act in self.activations if act.moments_gradient is not None],
         )

@@ -3,11 +3,19 @@
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, Structure, c_int64, c_void_p
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ranker_kernels.din_attention.unit import ActivationUnit, Gradients, Normalize
+from ranker_kernels.din_attention.unit import (
+    ActivationUnit,
+    Gradients,
+    Layers,
+    Moments,
+    Normalize,
+)
+from ranker_kernels.din_attention.windows import line_of_moments
 from ranker_kernels.native import SOURCES, load_library
 
 _ACTIVATIONS = ("sigmoid", "prelu", "dice")
@@ -24,6 +32,7 @@ class _Problem(Structure):
         ("layers", c_int64),
         ("activation", c_int64),
         ("softmax", c_int64),
+        ("scored", c_int64),
         ("threads", c_int64),
         ("widths", POINTER(c_int64)),
         ("windows", c_void_p),
@@ -34,6 +43,14 @@ class _Problem(Structure):
         ("alphas", POINTER(c_void_p)),
         ("means", POINTER(c_void_p)),
         ("variances", POINTER(c_void_p)),
+    )
+
+
+class _Outputs(Structure):
+    """`Outputs` of din_unit.h."""
+
+    _fields_ = tuple(
+        (name, POINTER(c_void_p)) for name in ("weights", "biases", "alphas", "means", "variances")
     )
 
 
@@ -53,7 +70,7 @@ def forward(
     normalize: Normalize,
 ) -> tuple[Tensor, Tensor]:
     """Does what `blocked.forward` does."""
-    problem = _Call(query, behaviors, windows, unit, normalize)
+    problem = _Call(query, behaviors, windows, unit, normalize=normalize)
     output, terms = torch.zeros_like(problem.query), query.new_zeros(2, query.shape[0])
     if normalize == "softmax":
         # of an empty window
@@ -74,19 +91,35 @@ def backward(
     normalize: Normalize,
 ) -> Gradients:
     """Does what `blocked.backward` does."""
-    problem = _Call(query, behaviors, windows, unit, normalize)
+    problem = _Call(query, behaviors, windows, unit, normalize=normalize)
     upstream = [tensor.contiguous() for tensor in (gradient, output, terms)]
-    query_gradient, behaviors_gradient = map(torch.zeros_like, (problem.query, problem.behaviors))
-    weights, biases, alphas = (
-        [torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in tensors]
-        for tensors in (unit.weights, unit.biases, unit.alphas)
+    return problem.differentiate(library.din_backward, *upstream)
+
+
+def forward_moments(
+    library: ctypes.CDLL, query: Tensor, behaviors: Tensor, windows: Tensor, layers: Layers
+) -> Moments:
+    """Does what `blocked.forward_moments` does."""
+    problem = _Call(query, behaviors, windows, layers, scored=False)
+    moments = Moments(*(torch.empty(layers.biases[-1].shape) for _ in range(2)))
+    problem.run(library.din_moments, *moments)
+    return moments
+
+
+def backward_moments(
+    library: ctypes.CDLL,
+    gradient: Moments,
+    mean: Tensor,
+    query: Tensor,
+    behaviors: Tensor,
+    windows: Tensor,
+    layers: Layers,
+) -> Gradients:
+    """Does what `blocked.backward_moments` does."""
+    problem = _Call(query, behaviors, windows, layers, scored=False)
+    return problem.differentiate(
+        library.din_moments_backward, *line_of_moments(gradient, mean, windows)
     )
-    problem.run(
-        library.din_backward,
-        *(*upstream, query_gradient, behaviors_gradient),
-        *(_pointers(tensors) for tensors in (weights, biases, alphas)),
-    )
-    return Gradients(query_gradient, behaviors_gradient, weights, biases, alphas)
 
 
 class _Call:
@@ -97,33 +130,47 @@ class _Call:
         query: Tensor,
         behaviors: Tensor,
         windows: Tensor,
-        unit: ActivationUnit,
-        normalize: Normalize,
+        layers: Layers,
+        *,
+        normalize: Normalize = "none",
+        scored: bool = True,
     ) -> None:
         self.query, self.behaviors = query.contiguous(), behaviors.contiguous()
         self.windows = windows.contiguous()
-        widths = [len(bias) for bias in unit.biases[:-1]]
+        # the last of the layers is the score's, or hidden as the others
+        widths = [len(bias) for bias in layers.biases[: -1 if scored else None]]
         self.parts = [
             [tensor.contiguous() for tensor in tensors]
             for tensors in (
-                unit.weights,
-                unit.biases,
-                unit.alphas,
-                [moments.mean for moments in unit.moments],
-                [moments.variance for moments in unit.moments],
+                layers.weights,
+                layers.biases,
+                layers.alphas,
+                [moments.mean for moments in layers.moments],
+                [moments.variance for moments in layers.moments],
             )
         ]
         self.problem = _Problem(
             *(query.shape[0], behaviors.shape[0], query.shape[1], len(widths)),
-            _ACTIVATIONS.index(unit.activation),
+            _ACTIVATIONS.index(layers.activation),
             normalize == "softmax",
+            scored,
             torch.get_num_threads(),
             (c_int64 * len(widths))(*widths),
             *(tensor.data_ptr() for tensor in (self.windows, self.query, self.behaviors)),
             *map(_pointers, self.parts),
         )
 
-    def run(self, function: Callable[..., int], *arguments: Tensor | _Pointers) -> None:
+    def differentiate(self, function: Callable[..., int], *upstream: Tensor) -> Gradients:
+        """Calls a function that writes the gradients of everything."""
+        query, behaviors = map(torch.zeros_like, (self.query, self.behaviors))
+        parts = [[torch.empty_like(tensor) for tensor in tensors] for tensors in self.parts]
+        outputs = _Outputs(*map(_pointers, parts))
+        self.run(function, *upstream, query, behaviors, ctypes.byref(outputs))
+        weights, biases, alphas, means, variances = parts
+        moments = [Moments(*pair) for pair in zip(means, variances, strict=True)]
+        return Gradients(query, behaviors, weights, biases, alphas, moments)
+
+    def run(self, function: Callable[..., int], *arguments: Any) -> None:
         """Calls a function with the problem and more arguments.
 
         Raises:

@@ -61,7 +61,7 @@ def _attend_backward(
     activation: str,
     normalize: str,
 ) -> list[Tensor]:
-    """Returns the gradients of query, behaviours, weights, biases and alphas, in this order."""
+    """Returns the gradients of query, behaviours, weights, biases, alphas, means, variances."""
     unit = _unit(weights, biases, alphas, means, variances, activation)
     dtype = compute_dtype(query, behaviors)
     inputs = (
@@ -74,7 +74,7 @@ def _attend_backward(
         gradients = blocked.backward(*inputs, mode)
     else:
         gradients = compiled.backward(library, *inputs, mode)
-    return _flatten(gradients, [query, behaviors, *weights, *biases, *alphas])
+    return flatten(gradients, [query, behaviors, *weights, *biases, *alphas, *means, *variances])
 
 
 attend = torch.library.custom_op("ranker_kernels::din_attention", _attend, mutates_args=())
@@ -84,7 +84,10 @@ attend_backward = torch.library.custom_op(
 
 
 @attend.register_kernel("cuda")
-def _(query: Tensor, behaviors: Tensor, windows: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def attend_with_triton(
+    query: Tensor, behaviors: Tensor, windows: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    """The same with Triton, where its kernels take the shapes and dtypes."""
     # Triton is imported where it runs; a CPU installation does without
     from ranker_kernels.din_attention import launch
 
@@ -92,19 +95,12 @@ def _(query: Tensor, behaviors: Tensor, windows: Tensor, *rest: Any) -> tuple[Te
     unit = _unit(*parts)
     if not launch.supports(query, behaviors, unit):
         return _attend(query, behaviors, windows, *rest)
-    output, terms = launch.forward(
-        query,
-        behaviors,
-        windows,
-        unit.to(torch.float32),
-        normalize,
-        launch.choose_launch(behaviors, unit.activation),
-    )
-    return output.to(behaviors.dtype), terms
+    spread = launch.choose_launch(behaviors, unit.activation)
+    return launch.forward(query, behaviors, windows, unit, normalize, spread)
 
 
 @attend_backward.register_kernel("cuda")
-def _(
+def differentiate_with_triton(
     gradient: Tensor,
     output: Tensor,
     terms: Tensor,
@@ -113,33 +109,29 @@ def _(
     windows: Tensor,
     *rest: Any,
 ) -> list[Tensor]:
+    """The same with Triton, where its kernels take the shapes and dtypes."""
     from ranker_kernels.din_attention import launch
 
     *parts, normalize = rest
     unit = _unit(*parts)
     if not launch.supports(query, behaviors, unit):
         return _attend_backward(gradient, output, terms, query, behaviors, windows, *rest)
-    gradients = launch.backward(
-        gradient.float(),
-        output.float(),
-        terms,
-        query,
-        behaviors,
-        windows,
-        unit.to(torch.float32),
-        normalize,
-        launch.choose_launch(behaviors, unit.activation),
-    )
-    return _flatten(gradients, [query, behaviors, *unit.weights, *unit.biases, *unit.alphas])
+    spread = launch.choose_launch(behaviors, unit.activation)
+    upstream = (gradient, output, terms)
+    gradients = launch.backward(*upstream, query, behaviors, windows, unit, normalize, spread)
+    *lists, _activation = parts
+    return flatten(gradients, [query, behaviors, *(part for parts in lists for part in parts)])
 
 
-def _flatten(gradients: Gradients, learned: Sequence[Tensor]) -> list[Tensor]:
+def flatten(gradients: Gradients, learned: Sequence[Tensor]) -> list[Tensor]:
     """Lists the gradients in the order, and with the dtypes, of what they belong to.
 
     They are contiguous, since that is what the fake promises to a compiler.
     """
     flat = [gradients.query, gradients.behaviors]
     flat += [*gradients.weights, *gradients.biases, *gradients.alphas]
+    flat += [moments.mean for moments in gradients.moments]
+    flat += [moments.variance for moments in gradients.moments]
     return [grad.to(tensor.dtype).contiguous() for grad, tensor in zip(flat, learned, strict=True)]
 
 
@@ -177,9 +169,11 @@ def _(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     alphas: Sequence[Tensor],
+    means: Sequence[Tensor],
+    variances: Sequence[Tensor],
     *parts: Any,
 ) -> list[Tensor]:
-    learned = [query, behaviors, *weights, *biases, *alphas]
+    learned = [query, behaviors, *weights, *biases, *alphas, *means, *variances]
     return [tensor.new_empty(tensor.shape) for tensor in learned]
 
 
@@ -194,7 +188,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Any, ...]:
     output, terms, query, behaviors, windows, *flat = ctx.saved_tensors
-    lists = _regroup(flat, ctx.list_lengths)
+    lists = regroup(flat, ctx.list_lengths)
     grad_query, grad_behaviors, *rest = attend_backward(
         gradient.contiguous(),
         *(output, terms, query, behaviors, windows),
@@ -202,15 +196,11 @@ def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Any, ...]:
         ctx.activation,
         ctx.normalize,
     )
-    # moments are statistics, not weights: no gradient for the last two lists
-    weights, biases, alphas, means, variances = _regroup(
-        [*rest, *[None] * sum(ctx.list_lengths[3:])], ctx.list_lengths
-    )
-    lists = [weights, biases, alphas, means, variances]
-    return grad_query, grad_behaviors, None, *lists, None, None
+    return grad_query, grad_behaviors, None, *regroup(rest, ctx.list_lengths), None, None
 
 
-def _regroup(flat: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
+def regroup(flat: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
+    """Cuts a list into lists of these lengths."""
     remaining = iter(flat)
     return [[next(remaining) for _ in range(length)] for length in lengths]
 

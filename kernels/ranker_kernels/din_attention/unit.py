@@ -1,7 +1,9 @@
 """The weights of DIN's local activation unit, as plain tensors."""
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
@@ -14,28 +16,22 @@ DICE_EPSILON = 1e-8
 
 
 class Moments(NamedTuple):
-    """Statistics of one hidden layer's pre-activations, as Dice uses them."""
+    """Statistics of one hidden layer's pre-activations, as Dice uses them; or their gradients."""
 
     mean: Tensor  # [H]
     variance: Tensor  # [H], biased
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActivationUnit:
-    """A small feed-forward net that scores one (candidate, behaviour) pair.
-
-    score = w_n act(... act(W_1 [q; k; q - k; q * k] + b_1) ...) + b_n
+class Layers:
+    """Linear layers over pairs, with an activation after each but the last.
 
     Attributes:
         activation: of every hidden layer. With Dice and PReLU each unit has its own `alphas` entry.
-        weights: `[H1, 4D]`, then `[H2, H1]` and so on, and `[1, H_last]` for the score.
-        biases: `[H1]`, `[H2]` and so on, and `[1]`.
+        weights: `[H1, 4D]`, then `[H2, H1]` and so on.
+        biases: `[H1]`, `[H2]` and so on.
         alphas: `[H]` for every hidden layer; empty with sigmoid.
-        moments: Dice's statistics for every hidden layer, usually moving averages; no gradient
-            flows to them. Empty: the statistics of the batch, over its valid pairs.
-
-    Raises:
-        ValueError: a part is missing or superfluous for the activation.
+        moments: Dice's statistics for every hidden layer; empty with another activation.
     """
 
     activation: Activation
@@ -43,6 +39,33 @@ class ActivationUnit:
     biases: tuple[Tensor, ...]
     alphas: tuple[Tensor, ...] = ()
     moments: tuple[Moments, ...] = ()
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """Converts every part; differentiable."""
+        return dataclasses.replace(
+            self,
+            weights=tuple(weight.to(dtype) for weight in self.weights),
+            biases=tuple(bias.to(dtype) for bias in self.biases),
+            alphas=tuple(alpha.to(dtype) for alpha in self.alphas),
+            moments=tuple(Moments(m.mean.to(dtype), m.variance.to(dtype)) for m in self.moments),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationUnit(Layers):
+    """A small feed-forward net that scores one (candidate, behaviour) pair.
+
+    score = w_n act(... act(W_1 [q; k; q - k; q * k] + b_1) ...) + b_n
+
+    Attributes:
+        weights: the last, the score's, is `[1, H_last]`.
+        biases: the last is `[1]`.
+        moments: Dice's statistics, usually moving averages. Empty: those of the batch, over its
+            valid pairs.
+
+    Raises:
+        ValueError: a part is missing or superfluous for the activation.
+    """
 
     def __post_init__(self) -> None:
         if self.activation not in get_args(Activation):
@@ -70,17 +93,8 @@ class ActivationUnit:
     @property
     def uses_batch_moments(self) -> bool:
         """Whether Dice takes its statistics from the batch at hand."""
-        return self.activation == "dice" and not self.moments
-
-    def to(self, dtype: torch.dtype) -> "ActivationUnit":
-        """Converts every part; differentiable."""
-        return ActivationUnit(
-            activation=self.activation,
-            weights=tuple(weight.to(dtype) for weight in self.weights),
-            biases=tuple(bias.to(dtype) for bias in self.biases),
-            alphas=tuple(alpha.to(dtype) for alpha in self.alphas),
-            moments=tuple(Moments(m.mean.to(dtype), m.variance.to(dtype)) for m in self.moments),
-        )
+        # torch.compile knows no truth of a tuple of tuples
+        return self.activation == "dice" and len(self.moments) == 0
 
 
 class Gradients(NamedTuple):
@@ -91,6 +105,7 @@ class Gradients(NamedTuple):
     weights: list[Tensor]
     biases: list[Tensor]
     alphas: list[Tensor]
+    moments: Sequence[Moments] = ()
 
 
 def compute_dtype(query: Tensor, behaviors: Tensor) -> torch.dtype:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ranker_kernels.din_attention.unit import Moments
+
 
 class Pairs(NamedTuple):
     """The P pairs of a batch, ordered by candidate and then by behaviour."""
@@ -36,3 +38,13 @@ def softmax_terms(scores: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     exponentials = torch.exp(scores - maximum[pairs.candidate])
     total = torch.zeros_like(maximum).index_add(0, pairs.candidate, exponentials)
     return maximum, total
+
+
+def line_of_moments(gradient: Moments, mean: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns offset and slope `[H]` with dz = offset + slope z for each of P pairs.
+
+    dz = dmean / P + 2 (z - mean) / P dvariance, since mean and variance are those of all z.
+    """
+    count = (windows[:, 1] - windows[:, 0]).sum().clamp_min(1)
+    slope = gradient.variance * 2 / count
+    return gradient.mean / count - slope * mean, slope

@@ -3,18 +3,35 @@
 
 #include "din_unit.h"
 
-// z [rows, out_pad] becomes act(z + bias). For the backward, slope is dh/dz and term dh/dalpha;
-// sigmoid needs neither.
+// Of every pair and unit, for the backward: dh/dz and dh/dalpha (PReLU and Dice), and with
+// s = (z - mean) rate dh/ds and s itself (Dice).
+struct Derived {
+    float *slope = nullptr, *term = nullptr, *lift = nullptr, *standard = nullptr;
+};
+
+// a vector in each of some rows becomes sigmoid(z + shift)
+template <int kRows>
+static inline void apply_sigmoid(float* z, int64_t width, Vec shift) {
+    Vec x[kRows];
+    for (int r = 0; r < kRows; r++) x[r] = load(z + r * width) + shift;
+    sigmoid(x);
+    for (int r = 0; r < kRows; r++) store(z + r * width, x[r]);
+}
+
+// z [rows, out_pad] becomes act(z + bias)
 template <bool kKeep>
 static void activate(
-    int64_t activation, const Layer& layer, const float* bias, float* z, float* slope, float* term,
-    int64_t rows) {
-    const int64_t width = layer.out_pad;
+    const Layer& layer, const float* bias, float* z, Derived derived, int64_t rows) {
+    const int64_t width = layer.out_pad, activation = layer.activation;
+    const auto [slope, term, lift, standard] = derived;
     for (int64_t v = 0; v < width; v += kLanes) {
         const Vec shift = load(bias + v);
         if (activation == kSigmoid) {
-            for (int64_t at = v; at < rows * width; at += width)
-                store(z + at, sigmoid(load(z + at) + shift));
+            int64_t at = v;
+            for (; at + width < rows * width; at += 2 * width) apply_sigmoid<2>(z + at, width, shift);
+            if (at < rows * width) apply_sigmoid<1>(z + at, width, shift);
+        } else if (activation == kNone) {
+            for (int64_t at = v; at < rows * width; at += width) store(z + at, load(z + at) + shift);
         } else if (activation == kPRelu) {
             const Vec alpha = load(&layer.alpha[v]), one = splat(1.0f);
             for (int64_t at = v; at < rows * width; at += width) {
@@ -31,37 +48,59 @@ static void activate(
             const Vec rate = load(&layer.rate[v]), center = load(&layer.shift[v]);
             for (int64_t at = v; at < rows * width; at += width) {
                 const Vec x = load(z + at) + shift;
-                const Vec gate = sigmoid(x * rate + center);
+                const Vec s = x * rate + center;
+                Vec gates[] = {s};
+                sigmoid(gates);
+                const Vec gate = gates[0];
                 const Vec factor = alpha + open * gate;
                 store(z + at, x * factor);
                 if (kKeep) {
-                    store(slope + at, factor + open * rate * x * gate * (1.0f - gate));
-                    store(term + at, x * (1.0f - gate));
+                    const Vec closed = 1.0f - gate;
+                    store(slope + at, factor + open * rate * x * gate * closed);
+                    store(term + at, x * closed);
+                    store(lift + at, open * x * gate * closed);
+                    store(standard + at, s);
                 }
             }
         }
     }
 }
 
-// gradient [rows, out_pad] of h becomes that of z; adds up alpha's
+// Where the sums over pairs go, [out_pad]: of alpha's gradient, and UnitGradient's lift and spread.
+struct ActivationSums {
+    float *alpha, *lift, *spread;
+};
+
+// gradient [rows, out_pad] of h becomes that of z
 static void activate_backward(
-    int64_t activation, int64_t width, const float* h, const float* slope, const float* term,
-    float* gradient, float* alpha, int64_t rows) {
+    const Layer& layer, const float* h, Derived derived, float* gradient, ActivationSums sums,
+    int64_t rows) {
+    const int64_t width = layer.out_pad;
+    const auto [slope, term, lift, standard] = derived;
+    if (layer.activation == kNone) return;
     for (int64_t v = 0; v < width; v += kLanes) {
-        if (activation == kSigmoid) {
+        if (layer.activation == kSigmoid) {
             for (int64_t at = v; at < rows * width; at += width) {
                 const Vec x = load(h + at);
                 store(gradient + at, load(gradient + at) * (x * (1.0f - x)));
             }
             continue;
         }
-        Vec total{};
+        Vec alpha{}, raised{}, spread{};
         for (int64_t at = v; at < rows * width; at += width) {
             const Vec x = load(gradient + at);
-            total += x * load(term + at);
+            alpha += x * load(term + at);
+            if (layer.activation == kDice) {
+                const Vec of_standard = x * load(lift + at);
+                raised += of_standard;
+                spread += of_standard * load(standard + at);
+            }
             store(gradient + at, x * load(slope + at));
         }
-        store(alpha + v, load(alpha + v) + total);
+        store(sums.alpha + v, load(sums.alpha + v) + alpha);
+        if (layer.activation != kDice) continue;
+        store(sums.lift + v, load(sums.lift + v) + raised);
+        store(sums.spread + v, load(sums.spread + v) + spread);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "din_backward.h"
+#include "din_moments.h"
 #include "parallel.h"
 
 namespace {
@@ -55,16 +56,15 @@ struct Forward {
     void exponentiate(float* scores, int64_t rows) {
         const float scale = 1.0f / std::sqrt(static_cast<float>(tile.unit.dim)), before = highest;
         for (int64_t r = 0; r < rows; r++) {
-            scores[r] *= scale;
             // not std::max, which would hide a NaN
-            if (!(scores[r] <= highest)) highest = scores[r];
+            if (!(scores[r] * scale <= highest)) highest = scores[r] * scale;
         }
         if (highest != before && total > 0.0f) {
             const float shrink = std::exp(before - highest);
             total *= shrink;
             for (float& value : pooled) value *= shrink;
         }
-        exp_in_place(scores, rows, highest);
+        exp_in_place(scores, rows, scale, highest, 1.0f);
         for (int64_t r = 0; r < rows; r++) total += scores[r];
     }
 };
@@ -73,6 +73,19 @@ template <typename Worker>
 std::vector<Worker> workers(const Problem& problem, const Schedule& schedule, Worker worker) {
     const int64_t pieces = static_cast<int64_t>(schedule.chunks.size());
     return {static_cast<size_t>(std::clamp<int64_t>(pieces, 1, problem.threads)), worker};
+}
+
+void differentiate(
+    const Problem& problem, const Unit& unit, const Upstream& upstream, const Outputs& outputs) {
+    const Schedule schedule(problem, true);
+    std::vector<UnitGradient> parts(schedule.chunks.size(), UnitGradient(unit));
+    auto pool = workers(problem, schedule, Backward(problem, unit, schedule.longest, upstream));
+    run_pieces(schedule.chunks.size(), pool.size(), [&](int64_t piece, int64_t worker) {
+        pool[worker].run(schedule, schedule.chunks[piece], parts[piece]);
+    });
+    UnitGradient total(unit);
+    for (const UnitGradient& part : parts) total += part;
+    total.write(unit, outputs);
 }
 
 }  // namespace
@@ -92,22 +105,47 @@ extern "C" int din_forward(const Problem* problem, float* output, float* terms) 
 }
 
 // Adds to query_gradient [candidates, dim] and behavior_gradient [behaviors, dim], and writes the
-// gradients of weights, biases and alphas. Returns as above.
+// other gradients. Returns as above.
 extern "C" int din_backward(
     const Problem* problem, const float* gradient, const float* output, const float* terms,
-    float* query_gradient, float* behavior_gradient, float* const* weights, float* const* biases,
-    float* const* alphas) {
+    float* query_gradient, float* behavior_gradient, const Outputs* outputs) {
     return guarded([&] {
         const Unit unit(*problem);
-        const Schedule schedule(*problem, true);
-        std::vector<UnitGradient> parts(schedule.chunks.size(), UnitGradient(unit));
-        const Upstream upstream{gradient, output, terms, query_gradient, behavior_gradient};
-        auto pool = workers(*problem, schedule, Backward(*problem, unit, schedule.longest, upstream));
+        differentiate(
+            *problem, unit,
+            {gradient, output, terms, nullptr, nullptr, query_gradient, behavior_gradient}, *outputs);
+    });
+}
+
+// Writes mean and variance [width] of the last layer, which has no activation, over all pairs.
+extern "C" int din_moments(const Problem* problem, float* mean, float* variance) {
+    return guarded([&] {
+        const Unit unit(*problem);
+        const Schedule schedule(*problem, false);
+        std::vector<Spread> parts(schedule.chunks.size(), Spread(unit));
+        auto pool = workers(*problem, schedule, MomentsForward(*problem, unit, schedule.longest));
         run_pieces(schedule.chunks.size(), pool.size(), [&](int64_t piece, int64_t worker) {
             pool[worker].run(schedule, schedule.chunks[piece], parts[piece]);
         });
-        UnitGradient total(unit);
-        for (const UnitGradient& part : parts) total += part;
-        total.write(unit, weights, biases, alphas);
+        Spread total(unit);
+        for (const Spread& part : parts) total += part;
+        total.write(unit, mean, variance);
+    });
+}
+
+// The gradients of a function of these moments; offset and slope [width] are those of Upstream.
+extern "C" int din_moments_backward(
+    const Problem* problem, const float* offset, const float* slope, float* query_gradient,
+    float* behavior_gradient, const Outputs* outputs) {
+    return guarded([&] {
+        const Unit unit(*problem);
+        const Layer& last = unit.layers.back();
+        const Floats offsets = padded(offset, last.out, last.out_pad);
+        const Floats slopes = padded(slope, last.out, last.out_pad);
+        differentiate(
+            *problem, unit,
+            {nullptr, nullptr, nullptr, offsets.data(), slopes.data(), query_gradient,
+             behavior_gradient},
+            *outputs);
     });
 }

@@ -5,16 +5,17 @@
 #include <cstdint>
 #include <vector>
 
-enum Activation : int64_t { kSigmoid, kPRelu, kDice };
+// kNone: of the last layer, where no score is behind it
+enum Activation : int64_t { kSigmoid, kPRelu, kDice, kNone };
 
 // filled by din_attention/compiled.py, which has the same fields in the same order
 struct Problem {
-    int64_t candidates, behaviors, dim, layers, activation, softmax, threads;
+    int64_t candidates, behaviors, dim, layers, activation, softmax, scored, threads;
     const int64_t* widths;   // [layers], of the hidden layers
     const int64_t* windows;  // [candidates, 2]
     const float* query;      // [candidates, dim]
     const float* behavior;   // [behaviors, dim]
-    const float* const* weights;  // [layers + 1] as in ActivationUnit
+    const float* const* weights;  // [layers + 1] as in ActivationUnit; [layers] if not scored
     const float* const* biases;
     const float* const* alphas;
     const float* const* means;

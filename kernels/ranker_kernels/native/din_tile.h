@@ -27,7 +27,8 @@ struct Tile {
     Floats query, of_candidate;       // of a chunk, [candidates, dim_pad] and [candidates, out_pad]
     Floats keys, scores;              // [kTile, dim_pad], if dim is no multiple of a vector; [kTile]
     Floats effective;                 // [dim, out_pad], of the present candidate
-    std::vector<Floats> hidden, slope, term;  // [kTile, out_pad] of every layer
+    std::vector<Floats> hidden;       // [kTile, out_pad] of every layer
+    std::vector<Floats> slope, term, lift, standard;  // likewise, see Derived
 
     Tile(const Problem& problem, const Unit& unit, int64_t candidates, bool keep)
         : problem(problem), unit(unit) {
@@ -40,10 +41,18 @@ struct Tile {
         effective.assign(unit.dim * first, 0.0f);
         for (const Layer& layer : unit.layers) {
             hidden.emplace_back(kTile * layer.out_pad, 0.0f);
-            const bool derived = keep && problem.activation != kSigmoid;
-            slope.emplace_back(derived ? kTile * layer.out_pad : 0, 0.0f);
-            term.emplace_back(derived ? kTile * layer.out_pad : 0, 0.0f);
+            const int64_t size = keep ? kTile * layer.out_pad : 0;
+            const bool dice = layer.activation == kDice, learned = dice || layer.activation == kPRelu;
+            for (auto* values : {&slope, &term}) values->emplace_back(learned ? size : 0, 0.0f);
+            for (auto* values : {&lift, &standard}) values->emplace_back(dice ? size : 0, 0.0f);
         }
+    }
+
+    // of a layer, from a row on
+    Derived derived(int64_t l, int64_t row) {
+        const int64_t at = row * unit.layers[l].out_pad;
+        return {
+            slope[l].data() + at, term[l].data() + at, lift[l].data() + at, standard[l].data() + at};
     }
 
     // calls use() with one filled tile after the other
@@ -73,27 +82,26 @@ struct Tile {
                             : &keys[segment.offset * unit.dim_pad];
     }
 
-    // the scores of all pairs of the tile; kKeep leaves what the backward needs
+    // the hidden layers of all pairs of the tile; kKeep leaves what the backward needs
     template <bool kKeep>
-    void score() {
-        const int64_t last = problem.layers - 1;
+    void fill_layers() {
         first_layer<kKeep>();
-        for (int64_t l = 1; l <= last; l++) {
+        for (int64_t l = 1; l < problem.layers; l++) {
             const Layer& layer = unit.layers[l];
             multiply<false>(
                 {hidden[l - 1].data(), unit.layers[l - 1].out_pad, 1}, layer.forward.data(),
                 layer.out_pad, hidden[l].data(), layer.out_pad, rows, layer.out_pad, layer.in);
-            activate<kKeep>(
-                problem.activation, layer, layer.bias.data(), hidden[l].data(), slope[l].data(),
-                term[l].data(), rows);
+            activate<kKeep>(layer, layer.bias.data(), hidden[l].data(), derived(l, 0), rows);
         }
-        const int64_t width = unit.layers[last].out_pad;
-        for (int64_t r = 0; r < rows; r++) {
-            Vec total{};
-            for (int64_t v = 0; v < width; v += kLanes)
-                total += load(&hidden[last][r * width + v]) * load(&unit.score[v]);
-            scores[r] = sum(total) + unit.score_bias;
-        }
+    }
+
+    // the scores too
+    template <bool kKeep>
+    void score() {
+        fill_layers<kKeep>();
+        const int64_t last = problem.layers - 1;
+        dot_rows(hidden[last].data(), unit.score.data(), unit.layers[last].out_pad, rows, scores.data());
+        for (int64_t r = 0; r < rows; r++) scores[r] += unit.score_bias;
     }
 
    private:
@@ -135,17 +143,20 @@ struct Tile {
                 {segment_keys(segment), unit.dim_pad, 1}, effective.data(), width, &hidden[0][at],
                 width, segment.rows, width, unit.dim);
             activate<kKeep>(
-                problem.activation, layer, &of_candidate[segment.place * width], &hidden[0][at],
-                slope[0].data() + at, term[0].data() + at, segment.rows);
+                layer, &of_candidate[segment.place * width], &hidden[0][at],
+                derived(0, segment.offset), segment.rows);
         }
     }
 
     void combine(const Segment& segment) {
         const int64_t width = unit.layers[0].out_pad;
+        const float* factors = &query[segment.place * unit.dim_pad];
+        const float *shared = unit.behavior.data(), *product = unit.product.data();
+        float* to = effective.data();
         for (int64_t d = 0; d < unit.dim; d++) {
-            const Vec factor = splat(query[segment.place * unit.dim_pad + d]);
+            const Vec factor = splat(factors[d]);
             for (int64_t at = d * width; at < (d + 1) * width; at += kLanes)
-                store(&effective[at], load(&unit.behavior[at]) + factor * load(&unit.product[at]));
+                store(to + at, load(shared + at) + factor * load(product + at));
         }
     }
 };

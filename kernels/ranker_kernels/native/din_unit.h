@@ -9,7 +9,7 @@
 
 // A hidden layer; widths ending in _pad are whole vectors, and what pads them is zero.
 struct Layer {
-    int64_t in, out, in_pad, out_pad;
+    int64_t in, out, in_pad, out_pad, activation;
     Floats bias, alpha, rate, shift;  // [out_pad]; Dice's gate is sigmoid(rate z + shift)
     Floats forward, backward;         // [in, out_pad] and [out, in_pad]; the first layer has none
 };
@@ -26,7 +26,7 @@ struct Unit {
     // blocks of the first weight, collapsed (first_layer.py): [dim, out_pad], and [out, dim_pad]
     Floats candidate, behavior, product, candidate_t, behavior_t, product_t;
     Floats score;  // [out_pad of the last layer]
-    float score_bias;
+    float score_bias = 0.0f;
 
     explicit Unit(const Problem& problem) : dim(problem.dim), dim_pad(round_up(problem.dim)) {
         int64_t in = 4 * dim;
@@ -35,15 +35,18 @@ struct Unit {
             layer.in = in, layer.in_pad = round_up(in);
             layer.out = problem.widths[l], layer.out_pad = round_up(problem.widths[l]);
             const int64_t out = layer.out;
+            const bool bare = !problem.scored && l == problem.layers - 1;
+            layer.activation = bare ? kNone : problem.activation;
             layer.bias = padded(problem.biases[l], out, layer.out_pad);
-            if (problem.activation != kSigmoid)
+            if (layer.activation == kPRelu || layer.activation == kDice)
                 layer.alpha = padded(problem.alphas[l], out, layer.out_pad);
-            if (problem.activation == kDice) add_moments(layer, problem.means[l], problem.variances[l]);
+            if (layer.activation == kDice) add_moments(layer, problem.means[l], problem.variances[l]);
             if (l > 0) add_weight(layer, problem.weights[l]);
             layers.push_back(std::move(layer));
             in = out;
         }
         collapse(problem.weights[0]);
+        if (!problem.scored) return;
         score = padded(problem.weights[problem.layers], in, round_up(in));
         score_bias = problem.biases[problem.layers][0];
     }
@@ -83,10 +86,20 @@ struct Unit {
     }
 };
 
+// Where the gradients of weights, biases, alphas, means and variances go: one tensor a layer.
+struct Outputs {
+    float* const* weights;
+    float* const* biases;
+    float* const* alphas;
+    float* const* means;
+    float* const* variances;
+};
+
 // Sums of the gradient over some pairs, in the layouts of Unit.
 struct UnitGradient {
     Floats candidate, behavior, product, score;
     std::vector<Floats> weight, bias, alpha;  // of every hidden layer; the first has no weight here
+    std::vector<Floats> lift, spread;         // of Dice: sums of g and g s, g the gradient of s
     float score_bias = 0.0f;
 
     explicit UnitGradient(const Unit& unit) {
@@ -97,6 +110,8 @@ struct UnitGradient {
             weight.emplace_back(layer.backward.size(), 0.0f);
             bias.emplace_back(layer.out_pad, 0.0f);
             alpha.emplace_back(layer.alpha.size(), 0.0f);
+            lift.emplace_back(layer.rate.size(), 0.0f);
+            spread.emplace_back(layer.rate.size(), 0.0f);
         }
     }
 
@@ -109,12 +124,15 @@ struct UnitGradient {
             add(weight[l], other.weight[l]);
             add(bias[l], other.bias[l]);
             add(alpha[l], other.alpha[l]);
+            add(lift[l], other.lift[l]);
+            add(spread[l], other.spread[l]);
         }
         score_bias += other.score_bias;
     }
 
     // into tensors with the shapes of ActivationUnit
-    void write(const Unit& unit, float* const* weights, float* const* biases, float* const* alphas) const {
+    void write(const Unit& unit, const Outputs& outputs) const {
+        const auto [weights, biases, alphas, means, variances] = outputs;
         write_first(unit, weights[0]);
         const size_t layers = unit.layers.size();
         for (size_t l = 0; l < layers; l++) {
@@ -124,7 +142,13 @@ struct UnitGradient {
                     std::copy_n(&weight[l][o * layer.in_pad], layer.in, weights[l] + o * layer.in);
             std::copy_n(bias[l].begin(), layer.out, biases[l]);
             if (!layer.alpha.empty()) std::copy_n(alpha[l].begin(), layer.out, alphas[l]);
+            // s = (z - mean) rate, so ds = -rate dmean - s rate^2 / 2 dvariance
+            for (int64_t i = 0; i < layer.out && !layer.rate.empty(); i++) {
+                means[l][i] = -layer.rate[i] * lift[l][i];
+                variances[l][i] = -0.5f * layer.rate[i] * layer.rate[i] * spread[l][i];
+            }
         }
+        if (score.empty()) return;
         std::copy_n(score.begin(), unit.layers.back().out, weights[layers]);
         biases[layers][0] = score_bias;
     }

@@ -11,69 +11,95 @@ struct Strided {
     int64_t row, column;  // steps from one row, and from one column, to the next
 };
 
-template <int R, int V, bool kAdd>
-static inline void multiply_tile(
-    Strided a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t depth) {
+// The most rows of a tile that is V vectors wide. More than 6 are no faster, and longer to compile.
+template <int V>
+constexpr int kTallest = kAccumulators / V < 6 ? kAccumulators / V : 6;
+
+// Inlined by force: arguments that go through memory cost every tile a tenth of its time.
+template <int R, int V, typename Finish>
+static inline __attribute__((always_inline)) void multiply_tile(
+    Strided a, const float* b, int64_t b_row, int64_t depth, int64_t row, int64_t column,
+    const Finish& finish) {
     Vec tile[R][V];
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 16
         for (int v = 0; v < V; v++) tile[r][v] = Vec{};
     for (int64_t k = 0; k < depth; k++) {
-        Vec row[V];
+        Vec factors[V];
 #pragma GCC unroll 16
         for (int v = 0; v < V; v++) {
-            row[v] = load(b + k * b_row + v * kLanes);
-            hold(row[v]);
+            factors[v] = load(b + k * b_row + v * kLanes);
+            hold(factors[v]);
         }
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
             const Vec factor = splat(a.data[r * a.row + k * a.column]);
 #pragma GCC unroll 16
-            for (int v = 0; v < V; v++) tile[r][v] += factor * row[v];
+            for (int v = 0; v < V; v++) tile[r][v] += factor * factors[v];
         }
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 16
-        for (int v = 0; v < V; v++) {
-            // added at the end: a sum of sums of some rows each rounds less than one long sum
-            float* to = c + r * c_row + v * kLanes;
-            store(to, kAdd ? load(to) + tile[r][v] : tile[r][v]);
-        }
+    for (int r = 0; r < R; r++) finish(row + r, column, tile[r]);
 }
 
-// rows in tiles of R, what is left in tiles of half as many
-template <int R, int V, bool kAdd>
-static void multiply_rows(
-    Strided a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t rows, int64_t depth) {
-    for (; rows >= R; rows -= R, a.data += R * a.row, c += R * c_row)
-        multiply_tile<R, V, kAdd>(a, b, b_row, c, c_row, depth);
+// a number of tiles of the same height, one below the other
+template <int R, int V, typename Finish>
+static void multiply_tiles(
+    int64_t height, int64_t tiles, Strided a, const float* b, int64_t b_row, int64_t depth,
+    int64_t row, int64_t column, const Finish& finish) {
     if constexpr (R > 1)
-        if (rows > 0) multiply_rows<R / 2, V, kAdd>(a, b, b_row, c, c_row, rows, depth);
+        if (height < R)
+            return multiply_tiles<R - 1, V>(
+                height, tiles, a, b, b_row, depth, row, column, finish);
+    for (; tiles > 0; tiles--, a.data += R * a.row, row += R)
+        multiply_tile<R, V>(a, b, b_row, depth, row, column, finish);
 }
 
-template <int V, bool kAdd>
+template <int V, typename Finish>
 static void multiply_panel(
-    int64_t vectors, Strided a, const float* b, int64_t b_row, float* c, int64_t c_row,
-    int64_t rows, int64_t depth) {
+    int64_t vectors, Strided a, const float* b, int64_t b_row, int64_t rows, int64_t depth,
+    int64_t column, const Finish& finish) {
     if constexpr (V > 1)
         if (vectors < V)
-            return multiply_panel<V - 1, kAdd>(vectors, a, b, b_row, c, c_row, rows, depth);
-    multiply_rows<kAccumulators / V, V, kAdd>(a, b, b_row, c, c_row, rows, depth);
+            return multiply_panel<V - 1>(vectors, a, b, b_row, rows, depth, column, finish);
+    if (rows == 0) return;
+    // tiles of nearly the same height: a flat one would wait for its own sums
+    constexpr int R = kTallest<V>;
+    const int64_t tiles = (rows + R - 1) / R, height = rows / tiles, taller = rows % tiles;
+    multiply_tiles<R, V>(height + 1, taller, a, b, b_row, depth, 0, column, finish);
+    const int64_t done = taller * (height + 1);
+    a.data += done * a.row;
+    multiply_tiles<R, V>(height, tiles - taller, a, b, b_row, depth, done, column, finish);
+}
+
+// calls finish(row, column, vectors) with an array of vectors, which are C from there on
+template <typename Finish>
+static void multiply_into(
+    Strided a, const float* b, int64_t b_row, int64_t rows, int64_t columns, int64_t depth,
+    const Finish& finish) {
+    constexpr int kWidest = kAccumulators >= 24 ? 5 : 3;
+    const int64_t vectors = columns / kLanes;
+    const int64_t panels = (vectors + kWidest - 1) / kWidest;
+    for (int64_t panel = 0; panel < panels; panel++) {
+        // panels of nearly the same width
+        const int64_t first = panel * vectors / panels, last = (panel + 1) * vectors / panels;
+        multiply_panel<kWidest>(
+            last - first, a, b + first * kLanes, b_row, rows, depth, first * kLanes, finish);
+    }
 }
 
 template <bool kAdd>
 static void multiply(
     Strided a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t rows,
     int64_t columns, int64_t depth) {
-    constexpr int kWidest = kAccumulators >= 24 ? 6 : 3;
-    const int64_t vectors = columns / kLanes;
-    const int64_t panels = (vectors + kWidest - 1) / kWidest;
-    for (int64_t panel = 0; panel < panels; panel++) {
-        // panels of nearly the same width
-        const int64_t first = panel * vectors / panels, last = (panel + 1) * vectors / panels;
-        multiply_panel<kWidest, kAdd>(
-            last - first, a, b + first * kLanes, b_row, c + first * kLanes, c_row, rows, depth);
-    }
+    multiply_into(
+        a, b, b_row, rows, columns, depth, [=](int64_t row, int64_t column, const auto& values) {
+            float* to = c + row * c_row + column;
+            for (const Vec& value : values) {
+                // added at the end: a sum of sums of some rows each rounds less than one long sum
+                store(to, kAdd ? load(to) + value : value);
+                to += kLanes;
+            }
+        });
 }

@@ -4,23 +4,48 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
+
+#include "transpose.h"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
-// a bit for each of 16 numbers that is at least the bound, or equals it
-template <bool kEqual = false>
-static inline uint32_t reaching(const uint32_t* numbers, uint32_t bound) {
+enum class Order { kAbove, kReaching, kEqual };
+
+template <Order kOrder>
+static inline bool stands(uint32_t number, uint32_t bound) {
+    if constexpr (kOrder == Order::kAbove) return number > bound;
+    if constexpr (kOrder == Order::kReaching) return number >= bound;
+    return number == bound;
+}
+
+// a bit for each of 16 numbers that stands so to the bound
+template <Order kOrder>
+static inline uint32_t matching(const uint32_t* numbers, uint32_t bound) {
 #if defined(__AVX512F__)
     const __m512i all = _mm512_loadu_si512(numbers), bounds = _mm512_set1_epi32(bound);
-    return kEqual ? _mm512_cmpeq_epu32_mask(all, bounds) : _mm512_cmpge_epu32_mask(all, bounds);
+    if constexpr (kOrder == Order::kAbove) return _mm512_cmpgt_epu32_mask(all, bounds);
+    if constexpr (kOrder == Order::kReaching) return _mm512_cmpge_epu32_mask(all, bounds);
+    return _mm512_cmpeq_epu32_mask(all, bounds);
 #else
     uint32_t bits = 0;
-    for (int i = 0; i < 16; i++)
-        bits |= uint32_t{kEqual ? numbers[i] == bound : numbers[i] >= bound} << i;
+    for (int i = 0; i < 16; i++) bits |= uint32_t{stands<kOrder>(numbers[i], bound)} << i;
     return bits;
+#endif
+}
+
+// how many of 16 numbers stand so to the bound
+template <Order kOrder>
+static inline int64_t count_matching(const uint32_t* numbers, uint32_t bound) {
+#if defined(__AVX512F__)
+    return __builtin_popcount(matching<kOrder>(numbers, bound));
+#else
+    uint32_t number = 0;
+    for (int i = 0; i < 16; i++) number += stands<kOrder>(numbers[i], bound);
+    return number;
 #endif
 }
 
@@ -36,54 +61,71 @@ static inline void pack(uint32_t* to, const uint32_t* numbers, uint32_t bits) {
 
 // The k highest scores of one row, of equal ones those that came first.
 //
-// What exceeds the k-th highest seen at the last look is kept, until there is no more room; then the
-// k highest of what was kept remain. A score that only equals it cannot be among them: k others
-// came before. Scores are compared as integers in their order.
+// First everything is kept, then what exceeds the k-th highest seen at the last look; when there is no
+// more room, the k highest of what was kept remain. A score that only equals the bound cannot be among
+// them: k others came before. Scores are compared as integers in their order.
 struct Best {
-    int64_t k, capacity, count = 0;
-    std::vector<uint32_t> keys, places;  // [capacity]; the highest score has the highest key
+    static constexpr int64_t kFirst = 1024;  // kept before the first look, or more with a large k
 
-    explicit Best(int64_t k)
-        : k(k), capacity((k + std::max<int64_t>(k, 128) + 15) / 16 * 16),
-          keys(capacity), places(capacity) {}
+    int64_t k, count = 0;
+    int64_t room = 0;                    // looks again when so many are kept
+    std::vector<uint32_t> keys, places;  // the highest score has the highest key
+
+    explicit Best(int64_t k) : k(k) {
+        clear();
+        keys.resize(room + residues()), places.resize(keys.size());
+    }
+
+    void clear() { count = 0, room = std::max(kFirst, room_behind()); }
+
+    int64_t free() const { return room - count; }
 
     // returns whether there is no more room
     bool push(float score, int64_t place) {
         keys[count] = key_of(score);
         places[count] = static_cast<uint32_t>(place);
-        return ++count == capacity;
+        return ++count == room;
+    }
+
+    // Writes N scores behind those that are kept; they do not count before `grow`.
+    template <int N>
+    void write(int64_t behind, Row<N> scores) {
+        scores += Row<N>{};  // as key_of
+        typename IntLanes<N>::Unsigned bits;
+        std::memcpy(&bits, &scores, sizeof bits);
+        bits ^= (bits >> 31) * 0x7fffffffu | 0x80000000u;
+        std::memcpy(&keys[count + behind], &bits, sizeof bits);
+    }
+
+    // counts scores of `size` places from one on, and returns whether there is no more room
+    bool grow(int64_t size, int64_t place) {
+        for (int64_t i = 0; i < size; i++) places[count + i] = static_cast<uint32_t>(place + i);
+        return (count += size) == room;
     }
 
     // Leaves the k highest, in the order of their places, and returns the lowest of their scores.
     float prune() {
-        clear_rest();
-        uint32_t low = ~0u, high = 0u;
-        for (int64_t i = 0; i < count; i++) {
-            low = std::min(low, keys[i]);
-            high = std::max(high, keys[i]);
-        }
-        // the highest bound that k or more keys reach, found bit by bit behind those that all share
-        int bit = low == high ? -1 : 31 - __builtin_clz(low ^ high);
-        uint32_t bound = bit == 31 ? 0u : low >> (bit + 1) << (bit + 1);
-        int64_t number = count;
-        for (; bit >= 0 && number > k; bit--) {
-            const uint32_t next = bound | (1u << bit);
-            const int64_t fewer = count_reaching(next);
-            if (fewer >= k) bound = next, number = fewer;
-        }
+        if (count >= 4 * residues()) thin();
+        room = room_behind();
+        clear_rest(count, round_up_16(count));
+        const auto [bound, number] = find_kth(keys, count);
         return keep(bound, number - k);
     }
 
     // Writes the places [k], the highest score first; there must be k.
     void rank(std::vector<uint64_t>& scratch, uint32_t* ranked) {
         if (k > kMostCounted) return sort(scratch, ranked);
-        clear_rest();
-        for (uint32_t i = 0; i < k; i++) {
+        clear_rest(k, round_up_16(k));
+        for (int64_t i = 0; i < k; i++) {
             const uint32_t key = keys[i];
-            uint32_t higher = 0;
-            for (uint32_t j = 0; j < round_up_16(k); j++)
-                higher += (keys[j] > key) | ((keys[j] == key) & (j < i));
-            ranked[higher] = places[i];
+            const int64_t own = i / 16 * 16;
+            int64_t before = __builtin_popcount(
+                matching<Order::kEqual>(&keys[own], key) & ((1u << (i - own)) - 1));
+            for (int64_t j = 0; j < own; j += 16)
+                before += count_matching<Order::kReaching>(&keys[j], key);
+            for (int64_t j = own; j < k; j += 16)
+                before += count_matching<Order::kAbove>(&keys[j], key);
+            ranked[before] = places[i];
         }
     }
 
@@ -91,6 +133,12 @@ struct Best {
     static constexpr int64_t kMostCounted = 512;  // above, sorting is faster than comparing all pairs
 
     static int64_t round_up_16(int64_t size) { return (size + 15) / 16 * 16; }
+
+    // a look costs about as much as keeping so many more
+    int64_t room_behind() const { return round_up_16(k + std::max<int64_t>(k, 128)); }
+
+    // of the position, whose highest keys are looked at first
+    int64_t residues() const { return round_up_16(k + k / 4); }
 
     static uint32_t key_of(float score) {
         score += 0.0f;  // minus zero equals zero
@@ -107,12 +155,40 @@ struct Best {
     }
 
     // zeros are below any key and bound that is compared with them
-    void clear_rest() { std::fill(keys.begin() + count, keys.begin() + round_up_16(count), 0u); }
+    void clear_rest(int64_t begin, int64_t end) {
+        std::fill(keys.begin() + begin, keys.begin() + end, 0u);
+    }
 
-    int64_t count_reaching(uint32_t bound) const {
-        int64_t number = 0;
-        for (int64_t i = 0; i < count; i += 16) number += __builtin_popcount(reaching(&keys[i], bound));
-        return number;
+    // Drops most keys that are not among the k highest. The k-th highest of the residues' highest keys
+    // is a lower bound: k residues have a key that reaches it.
+    void thin() {
+        const int64_t step = residues(), whole = (count + step - 1) / step * step;
+        clear_rest(count, whole);
+        std::vector<uint32_t> highest(keys.begin(), keys.begin() + step);
+        for (int64_t at = step; at < whole; at += step)
+            for (int64_t i = 0; i < step; i++) highest[i] = std::max(highest[i], keys[at + i]);
+        keep(find_kth(highest, step).first, 0);
+    }
+
+    // Returns the highest bound that k or more of the numbers reach, and how many do.
+    std::pair<uint32_t, int64_t> find_kth(const std::vector<uint32_t>& numbers, int64_t size) const {
+        uint32_t low = ~0u, high = 0u;
+        for (int64_t i = 0; i < size; i++) {
+            low = std::min(low, numbers[i]);
+            high = std::max(high, numbers[i]);
+        }
+        // bit by bit behind those that all share
+        int bit = low == high ? -1 : 31 - __builtin_clz(low ^ high);
+        uint32_t bound = bit < 0 ? low : bit == 31 ? 0u : low >> (bit + 1) << (bit + 1);
+        int64_t number = size;
+        for (; bit >= 0 && number > k; bit--) {
+            const uint32_t next = bound | (1u << bit);
+            int64_t fewer = 0;
+            for (int64_t i = 0; i < size; i += 16)
+                fewer += count_matching<Order::kReaching>(&numbers[i], next);
+            if (fewer >= k) bound = next, number = fewer;
+        }
+        return {bound, number};
     }
 
     // Leaves the keys that reach the bound, but of those that equal it not the last `surplus`;
@@ -124,9 +200,9 @@ struct Best {
         for (int64_t i = 0; i < count; i += 16) {
             // the bound may be zero, which is behind the last too
             const uint32_t given = (1u << std::min<int64_t>(count - i, 16)) - 1;
-            uint32_t bits = reaching(&keys[i], bound) & given;
+            uint32_t bits = matching<Order::kReaching>(&keys[i], bound) & given;
             if (surplus > 0) {
-                uint32_t same = bits & reaching<true>(&keys[i], bound);
+                uint32_t same = bits & matching<Order::kEqual>(&keys[i], bound);
                 bits ^= same;
                 for (; same && equal > 0; same &= same - 1, equal--) bits |= same & -same;
             }

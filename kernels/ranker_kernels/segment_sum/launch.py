@@ -1,7 +1,5 @@
 """How the Triton kernels of the sums are launched."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,7 @@ def forward(values: Tensor, windows: Tensor) -> Tensor:
     pieces = cut_into_pieces(ends - begins, PIECE)
     begin = begins[pieces.owners] + pieces.places * PIECE
     end = torch.minimum(begin + PIECE, ends[pieces.owners])
-    return sum_pieces(_sum(values, None, begin, end), pieces)
+    return sum_pieces(_sum(values, begin, end), pieces)
 
 
 def backward(gradient: Tensor, windows: Tensor, num_rows: int) -> Tensor:
@@ -47,41 +45,24 @@ def backward(gradient: Tensor, windows: Tensor, num_rows: int) -> Tensor:
 
 def sum_pieces(parts: Tensor, pieces: Items) -> Tensor:
     """Adds up parts `[I, ...]`, one of each piece, to one of each range, in their order."""
-    summed = _sum(parts.flatten(1), None, pieces.begins[:-1], pieces.begins[1:])
+    summed = _sum(parts.flatten(1), pieces.begins[:-1], pieces.begins[1:])
     return summed.view(-1, *parts.shape[1:])
 
 
-def sum_by_row(parts: Sequence[Tensor], row_of: Tensor, num_rows: int) -> list[Tensor]:
-    """Adds up parts `[P, D]` by the row they belong to, in their order.
-
-    Args:
-        parts: matrices of P rows, with columns of their own.
-        row_of: int64 `[P]`, the row of each part, -1 for none.
-        num_rows: N.
-
-    Returns:
-        float32 `[N, D]` for each matrix.
-    """
-    row, order = row_of.sort(stable=True)
-    bounds = torch.searchsorted(row, torch.arange(num_rows + 1, device=row.device))
-    return [_sum(matrix, order, bounds[:-1], bounds[1:]) for matrix in parts]
-
-
-def _sum(values: Tensor, rows: Tensor | None, begins: Tensor, ends: Tensor) -> Tensor:
+def _sum(values: Tensor, begins: Tensor, ends: Tensor) -> Tensor:
     num_segments, size = len(begins), values.shape[1]
     output = values.new_empty(num_segments, size, dtype=torch.float32)
     if not output.numel():
         return output
-    mean = len(values if rows is None else rows) // num_segments
+    mean = len(values) // num_segments
     steps = min(ROWS, 1 << max(0, mean - 1).bit_length())
     segments = ROWS // steps
     side = min(COLUMNS, tile_side(size))
     triton_kernels.sum_segments[(-(-num_segments // segments), -(-size // side))](
-        *(values.contiguous(), values if rows is None else rows),
-        *(begins.contiguous(), ends.contiguous(), output, num_segments, size),
+        *(values.contiguous(), begins.contiguous(), ends.contiguous()),
+        *(output, num_segments, size),
         SIDE=side,
         SEGMENTS=segments,
         STEPS=steps,
-        GATHER=rows is not None,
     )
     return output

@@ -9,13 +9,12 @@ import triton.language as tl
 
 @triton.jit
 def sum_segments(
-    values, rows, begins, ends, output, num_segments, size,
-    SIDE: tl.constexpr, SEGMENTS: tl.constexpr, STEPS: tl.constexpr, GATHER: tl.constexpr,
+    values, begins, ends, output, num_segments, size,
+    SIDE: tl.constexpr, SEGMENTS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
     """Writes the sums `[S, size]` of rows `[begin, end)` of `values`, in their order.
 
-    With `GATHER`, a segment is a range of `rows`, which says where its values are. A program takes
-    `SEGMENTS` segments, `STEPS` rows of each at a time, and `SIDE` columns.
+    A program takes `SEGMENTS` segments, `STEPS` rows of each at a time, and `SIDE` columns.
     """
     lane = tl.arange(0, SEGMENTS * STEPS)
     segment = tl.program_id(0).to(tl.int64) * SEGMENTS + lane // STEPS
@@ -26,11 +25,8 @@ def sum_segments(
     total = tl.zeros([SEGMENTS, SIDE], tl.float32)
     for _ in range(0, tl.max(end - at + lane % STEPS, 0), STEPS):
         inside = at < end
-        row = at
-        if GATHER:
-            row = tl.load(rows + at, mask=inside, other=0)
         tile = tl.load(
-            values + row[:, None] * size + columns[None, :],
+            values + at[:, None] * size + columns[None, :],
             mask=inside[:, None] & (columns < size)[None, :],
             other=0.0,
         ).to(tl.float32)

@@ -8,6 +8,7 @@ the same by linearity: no projection of all behaviours exists. A bias of ln(n) m
 times (TWIN-V2).
 """
 
+import torch
 from torch import Tensor
 
 from ranker_kernels.search_topk import check_windows
@@ -44,6 +45,7 @@ def target_attention(
 
     Raises:
         ValueError: shapes or dtypes do not fit together.
+        IndexError: on a CPU, where index or windows point outside the N rows.
     """
     if query.ndim != 3 or values.ndim != 2 or (keys is not None and keys.ndim != 2):
         raise ValueError(
@@ -63,4 +65,6 @@ def target_attention(
         check_windows(windows, query.shape[0])
     if index is not None and (index.ndim != 2 or index.shape[0] != query.shape[0]):
         raise ValueError(f"index is {list(index.shape)}; it must be [{query.shape[0]}, K]")
+    if index is not None and index.dtype != torch.int64:
+        raise ValueError(f"index is {index.dtype}; it must be torch.int64")
     return attend(query, keys, values, bias, windows, index)[0].to(values.dtype)

@@ -5,16 +5,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ranker_kernels.schedule import find_overlapping
-from ranker_kernels.segment_sum.launch import sum_by_row
-from ranker_kernels.target_attention import triton_kernels
+from ranker_kernels.target_attention import (
+    triton_backward,
+    triton_groups,
+    triton_kernels,
+    triton_selections,
+)
 from ranker_kernels.target_attention.gradients import Gradients
-from ranker_kernels.target_attention.groups import Groups, chain_windows, single_candidates
 from ranker_kernels.triton_kernels import are_supported, choose_dot_type, tile_side
 
 WARPS, BACKWARD_WARPS = 4, 8
+# a selection has few rows: more warps would compute the same
+INDEX_WARPS, INDEX_BACKWARD_WARPS = 2, 4
 STAGES = 2
 MAX_SIDE = 128
+# selections that a program lists, and rows whose selections it adds up
+LISTED, MERGED = 256, 64
+# tiles whose groups a program finds
+LOCATED = 128
 
 
 class Tiles(NamedTuple):
@@ -24,11 +32,15 @@ class Tiles(NamedTuple):
         rows: candidates of a group times heads.
         keys: behaviours at a time.
         piece: behaviours of a program; longer windows are cut.
+        pieces: that windows are cut into at most, besides one for each group; they grow instead.
+        plan: candidates that are grouped at a time.
     """
 
     rows: int
     keys: int
     piece: int = 1024
+    pieces: int = 1024
+    plan: int = 1024
 
 
 def choose_tiles(query: Tensor, keys: Tensor | None, values: Tensor, bias: Tensor | None) -> Tiles:
@@ -59,21 +71,19 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Returns the output `[C, H, V]` and log sum exp of the scores `[C, H]`, 0 for no scores."""
     call = _Call(query, keys, values, bias, windows, index, tiles)
-    # every selection is written at once; what sees nothing else is not
-    written = index is not None and call.num_items > 0 and not call.is_split
-    make = torch.empty if written else torch.zeros
+    make = torch.empty if call.writes_all else torch.zeros
     shape = (*query.shape[:2], values.shape[1])
     output = make(shape, dtype=torch.float32, device=query.device)
     normalizer = make(shape[:2], dtype=torch.float32, device=query.device)
-    pooled, found = call.make_room(output), call.make_room(normalizer)
-    if call.num_items:
-        triton_kernels.forward[(call.num_items,)](
-            *(*call.operands, *call.schedule, pooled, found, call.length),
-            num_warps=WARPS,
+    parts, part_normalizers = call.make_parts(output), call.make_parts(normalizer)
+    if call.max_items:
+        triton_kernels.forward[(call.max_items,)](
+            *(*call.operands, *call.schedule, output, normalizer, parts, part_normalizers),
+            *(len(query), call.length),
+            num_warps=WARPS if index is None else INDEX_WARPS,
             **call.constants,
         )
-    if call.is_split:
-        call.combine(pooled, output, found, normalizer)
+        call.combine(parts, output, part_normalizers, normalizer)
     return output, normalizer
 
 
@@ -92,23 +102,26 @@ def backward(
 ) -> Gradients:
     """Returns the gradients of the inputs, in float32 or the inputs' own precision."""
     call = _Call(query, keys, values, bias, windows, index, tiles)
-    upstream = (gradient.contiguous(), normalizer, (gradient * output).sum(dim=2))
-    of_query = gradient.new_zeros(query.shape)
-    parts = call.make_room(of_query)
-    # the gradient of every selected row, or none
-    targets = _SelectionGradient(call, index)
-    if call.num_items:
-        triton_kernels.backward_query[(call.num_items,)](
-            *(*call.operands, *call.schedule, *upstream, parts, *targets.rows, call.length),
-            DISTINCT=targets.distinct,
-            num_warps=BACKWARD_WARPS,
+    upstream = (gradient.contiguous(), normalizer, torch.empty_like(normalizer))
+    make = torch.empty if call.writes_all else torch.zeros
+    of_query = make(query.shape, dtype=query.dtype, device=query.device)
+    parts = call.make_parts(of_query)
+    gradients = call.make_gradients(call.num_behaviors)
+    selections = _Selections(call, index)
+    if call.max_items:
+        triton_backward.backward_query[(call.max_items,)](
+            *(*call.operands, *call.schedule, upstream[0], output.contiguous(), *upstream[1:]),
+            *(of_query, parts, *gradients, *selections.tensors),
+            *(len(query), call.length, selections.size),
+            num_warps=BACKWARD_WARPS if index is None else INDEX_BACKWARD_WARPS,
             **call.constants,
         )
-    if call.is_split:
         call.combine(parts, of_query)
-    of_keys, of_values, of_bias = (
-        call.differentiate_rows(upstream) if index is None else targets.finish()
-    )
+    if index is None:
+        call.differentiate_rows(upstream, gradients)
+    else:
+        selections.add_up(gradients)
+    of_keys, of_values, of_bias = gradients
     return Gradients(
         of_query,
         of_values[:, : query.shape[2]] if keys is None else of_keys,
@@ -134,25 +147,13 @@ class _Call:
         tiles: Tiles,
     ) -> None:
         (_, heads, dim), width = query.shape, values.shape[1]
-        self.tiles, self.num_behaviors = tiles, len(values)
+        self.tiles, self.count, self.num_behaviors = tiles, len(query), len(values)
         self.length = 0 if index is None else index.shape[1]
         padded_heads = 1 << (heads - 1).bit_length()
         rows = max(16, padded_heads if index is not None else tiles.rows)
-        self.groups: Groups | None = None
-        if index is None:
-            assert windows is not None
-            where = windows.contiguous()
-            self.groups = chain_windows(windows, size=rows // padded_heads, piece=tiles.piece)
-            self.num_groups, self.num_items = len(self.groups.lows), len(self.groups.items.owners)
-        else:
-            where = index.contiguous()
-            self.num_groups = len(index)
-            self.num_items = self.num_groups * -(-self.length // tiles.piece)
-        self.num_items = self.num_items if len(values) else 0
-        self.is_split = self.num_items > self.num_groups
-        if index is not None and self.is_split:
-            # what adds the pieces up reads a schedule, what computes them needs none
-            self.groups = single_candidates(index, piece=tiles.piece)
+        given = windows if index is None else index
+        assert given is not None
+        where = given.contiguous()
         tensors = (
             query,
             values if keys is None else keys,
@@ -160,10 +161,20 @@ class _Call:
             values if bias is None else bias,
         )
         self.operands = (*(tensor.contiguous() for tensor in tensors), where)
-        # order, begins, ends, lows, highs; owners, places
-        self.schedule = (where,) * 7
-        if self.groups is not None:
-            self.schedule = (*self.groups[:5], *self.groups.items[:2])
+        # members, groups, items, counts
+        self.schedule = (where, where, where, where)
+        # a bound: what there is to do with windows is known on the device alone
+        self.max_items, self.max_parts = self.count + tiles.pieces, 2 * tiles.pieces
+        if index is not None:
+            pieces = -(-self.length // tiles.piece)
+            self.max_items = self.count * pieces
+            self.max_parts = self.max_items if pieces > 1 else 0
+        if not (len(values) and self.count):
+            self.max_items = 0
+        elif index is None:
+            self.schedule = self.group(rows // padded_heads)
+        # selections of one piece are written even if empty; candidates without a group are not
+        self.writes_all = index is not None and self.max_items > 0 and not self.max_parts
         self.sizes = {
             "HEADS": heads,
             "HP": padded_heads,
@@ -181,15 +192,28 @@ class _Call:
         self.constants: dict[str, Any] = {
             **self.sizes,
             "PIECE": tiles.piece,
-            "SPLIT": self.is_split,
             "INDEXED": index is not None,
         }
 
-    def make_room(self, result: Tensor) -> Tensor:
-        """Returns where a result `[C, H, ...]` goes: to itself, or piece by piece."""
-        if not self.is_split:
-            return result
-        return result.new_empty(self.num_items, self.sizes["ROWS"], *result.shape[2:])
+    def group(self, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Groups up to `size` candidates; see `triton_groups.py`."""
+        where, tiles = self.operands[4], self.tiles
+        order = where[:, 0].argsort(stable=True)
+        members, groups = torch.empty_like(order), order.new_empty(7, self.count + 1)
+        items, counts = order.new_empty(self.max_items), order.new_empty(3)
+        triton_groups.group_windows[(1,)](
+            *(where, order, members, groups, items, counts, self.count, tiles.pieces),
+            SIZE=size,
+            PIECE=tiles.piece,
+            BLOCK=tiles.plan,
+            num_warps=BACKWARD_WARPS,
+        )
+        return members, groups, items, counts
+
+    def make_parts(self, result: Tensor) -> Tensor:
+        """Returns room for pieces of a result `[C, H, ...]`."""
+        shape = (self.max_parts, self.sizes["ROWS"], *result.shape[2:])
+        return result.new_empty(shape, dtype=torch.float32)
 
     def combine(
         self,
@@ -199,82 +223,103 @@ class _Call:
         normalizer: Tensor | None = None,
     ) -> None:
         """Adds up the pieces of each group; with normalizers, as parts of one softmax."""
-        assert self.groups is not None
+        if not self.max_parts:
+            return
+        members, groups, _, counts = self.schedule
         size = output.shape[2]
-        triton_kernels.combine[(self.num_groups,)](
+        triton_kernels.combine[(self.count,)](
             *(parts, parts if part_normalizers is None else part_normalizers),
-            *(*self.groups[:3], self.groups.items.begins),
-            *(output, output if normalizer is None else normalizer),
-            HEADS=self.sizes["HEADS"],
-            HP=self.sizes["HP"],
+            *(self.operands[4], members, groups, counts),
+            *(output, output if normalizer is None else normalizer, self.count, self.length),
             SIZE=size,
             SIDE=tile_side(size),
-            ROWS=self.sizes["ROWS"],
             WEIGHTED=normalizer is not None,
             num_warps=WARPS,
+            **{name: self.constants[name] for name in ("HEADS", "HP", "ROWS", "PIECE", "INDEXED")},
         )
 
-    def make_gradients(self, num_rows: int, *, zero: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns room for gradients of keys, values and biases; no row of what is not there."""
-        make = torch.zeros if zero else torch.empty
+    def make_gradients(
+        self, num_rows: int, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns room for gradients of keys, values and biases; no row of what is not there.
+
+        Their dtype is by default that of what they belong to.
+        """
+        _, keys, values, bias, _ = self.operands
         key_rows = 0 if self.sizes["SHARED"] else num_rows
         bias_rows = num_rows if self.sizes["HAS_BIAS"] else 0
-        device, sizes = self.operands[0].device, self.sizes
         return (
-            make(key_rows, sizes["DIM"], device=device),
-            make(num_rows, sizes["WIDTH"], device=device),
-            make(bias_rows, sizes["HEADS"], device=device),
+            keys.new_empty(key_rows, self.sizes["DIM"], dtype=dtype),
+            values.new_empty(num_rows, self.sizes["WIDTH"], dtype=dtype),
+            bias.new_empty(bias_rows, self.sizes["HEADS"], dtype=dtype),
         )
 
-    def differentiate_rows(self, upstream: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the gradients of keys, values and biases when candidates look at windows."""
-        assert self.groups is not None
-        gradients = self.make_gradients(self.num_behaviors, zero=False)
-        first, last = find_overlapping(
-            self.groups.lows, self.groups.highs, self.num_behaviors, self.tiles.keys
+    def differentiate_rows(
+        self, upstream: tuple[Tensor, ...], gradients: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
+        """Writes the gradients of keys, values and biases when candidates look at windows."""
+        if not self.max_items:
+            for gradient in gradients:
+                gradient.zero_()
+            return
+        tiles = -(-self.num_behaviors // self.tiles.keys)
+        members, groups, _, counts = self.schedule
+        first, last = members.new_empty(2, tiles)
+        triton_groups.locate_groups[(-(-tiles // LOCATED),)](
+            *(groups, counts, first, last, self.count, tiles),
+            TILE=self.tiles.keys,
+            BLOCK=LOCATED,
+            num_warps=WARPS,
         )
-        if len(first):
-            triton_kernels.backward_rows[(len(first),)](
-                *(*self.operands, *self.groups[:3], first, last),
-                *(*upstream, *gradients, self.num_behaviors),
-                num_warps=BACKWARD_WARPS,
-                **self.sizes,
-            )
-        return gradients
+        triton_backward.backward_rows[(tiles,)](
+            *(*self.operands, members, groups, first, last),
+            *(*upstream, *gradients, self.num_behaviors),
+            num_warps=BACKWARD_WARPS,
+            **self.sizes,
+        )
 
 
-class _SelectionGradient:
-    """Where `backward_query` writes the gradients of selected rows, and their sums.
+class _Selections:
+    """Rows that are selected several times: lists of the selections, and the part of each.
 
-    Selections that share no row write to the rows themselves. Otherwise every selected row has one
-    of its own, and those of a behaviour are added up in a fixed order.
+    Nothing here waits for the device, so there is room for a part of every selection.
     """
 
     def __init__(self, call: _Call, index: Tensor | None) -> None:
-        self.index, self.num_behaviors = index, call.num_behaviors
-        self.distinct = index is None or _are_distinct(index, call.num_behaviors)
+        self.call, self.size = call, 0
         if index is None:
-            self.rows = call.make_gradients(0, zero=False)
-        elif self.distinct:
-            self.rows = call.make_gradients(call.num_behaviors, zero=True)
-        else:
-            self.rows = call.make_gradients(index.numel(), zero=False)
+            # no kernel reads what is listed
+            self.tensors = (call.operands[0],) * 5
+            return
+        self.size = index.numel()
+        counts = index.new_zeros(call.num_behaviors, dtype=torch.int32)
+        lists = index.new_empty(2, self.size)
+        if call.max_items:
+            triton_selections.count_selections[self.grid](
+                call.operands[4], counts, lists, self.size, BLOCK=LISTED, num_warps=WARPS
+            )
+        parts = call.make_gradients(self.size, torch.float32)
+        self.tensors = (counts.cumsum(0), lists, *parts)
 
-    def finish(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the gradients of keys, values and biases; no row of what is not there."""
-        if self.distinct:
-            return self.rows
-        assert self.index is not None
-        there = [rows for rows in self.rows if len(rows)]
-        summed = iter(sum_by_row(there, self.index.flatten(), self.num_behaviors))
-        keys, values, bias = (next(summed) if len(rows) else rows for rows in self.rows)
-        return keys, values, bias
+    @property
+    def grid(self) -> tuple[int]:
+        """Programs that walk over all selections."""
+        return (-(-self.size // LISTED),)
 
-
-def _are_distinct(index: Tensor, num_behaviors: int) -> bool:
-    """Whether no behaviour is selected twice; waits for the device."""
-    counts = index.new_zeros(num_behaviors + 1, dtype=torch.int32)
-    # in whole numbers the order of a sum does not matter; place 0 is for none
-    place = (index + 1).flatten()
-    counts.scatter_add_(0, place, torch.ones_like(place, dtype=torch.int32))
-    return bool((counts[1:] <= 1).all())
+    def add_up(self, gradients: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Writes the gradients of rows that are selected several times or never."""
+        ends, lists, *parts = self.tensors
+        num_rows = self.call.num_behaviors
+        if not num_rows:
+            return
+        if self.call.max_items:
+            triton_selections.order_selections[self.grid](
+                self.call.operands[4], ends, lists, self.size, BLOCK=LISTED, num_warps=WARPS
+            )
+        names = ("HEADS", "HP", "DIM", "D", "WIDTH", "V", "SHARED", "HAS_BIAS")
+        triton_selections.merge_selections[(-(-num_rows // MERGED),)](
+            *(ends, lists, *parts, *gradients, num_rows),
+            ROWS=MERGED,
+            num_warps=WARPS,
+            **{name: self.call.sizes[name] for name in names},
+        )

@@ -19,13 +19,12 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """Returns the output `[C, H, V]` and log sum exp of the scores `[C, H]`."""
     inputs = _promote(query, keys, values, bias)
-    if index is not None:
-        library = compiled.find_library(inputs[0])
-        if library is None:
-            return selected.forward(*inputs, index)
-        return compiled.forward(library, *inputs, index)
-    assert windows is not None
-    return blocked.forward(*inputs, windows)
+    seen = windows if index is None else index
+    assert seen is not None
+    library = compiled.find_library(inputs[0], selects=index is not None)
+    if library is not None:
+        return compiled.forward(library, *inputs, seen)
+    return (blocked if index is None else selected).forward(*inputs, seen)
 
 
 def _attend_backward(
@@ -41,15 +40,14 @@ def _attend_backward(
 ) -> list[Tensor]:
     """Returns the gradients of query, keys, values and bias, of those that are given."""
     inputs = (gradient, output, normalizer, *_promote(query, keys, values, bias))
-    if index is not None:
-        library = compiled.find_library(inputs[3])
-        if library is None:
-            grads = selected.backward(*inputs, index)
-        else:
-            grads = compiled.backward(library, *inputs, index)
-        return _list(grads, query, keys, values, bias)
-    assert windows is not None
-    return _list(blocked.backward(*inputs, windows), query, keys, values, bias)
+    seen = windows if index is None else index
+    assert seen is not None
+    library = compiled.find_library(inputs[3], selects=index is not None)
+    if library is not None:
+        grads = compiled.backward(library, *inputs, seen)
+    else:
+        grads = (blocked if index is None else selected).backward(*inputs, seen)
+    return _list(grads, query, keys, values, bias)
 
 
 attend = torch.library.custom_op("ranker_kernels::target_attention", _attend, mutates_args=())

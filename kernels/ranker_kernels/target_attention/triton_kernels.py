@@ -1,14 +1,11 @@
-"""Triton kernels of target attention, to windows and to selected behaviours.
+"""Triton kernels of target attention, forward: to windows and to selected behaviours.
 
 A group is up to `ROWS / HP` candidates whose windows form a chain, so that they share the reads of
 keys and values; row r of a tile is head r % HP of candidate r / HP of the group, HP the number of
 heads, padded to a power of two. A selection is a group of its own.
 
-`forward` and `backward_query` walk over (group, piece of its behaviours), so that skewed lengths
-balance, and `combine` puts the pieces of a group together. `backward_rows` walks over tiles of
-behaviours and, for each, over the groups that see it: every gradient is written once, without
-atomics, same bits twice. Nothing of a pair reaches memory, except that `backward_query` writes the
-gradient of every selected row, since selections share rows in no order.
+`forward` walks over (group, piece of its behaviours), so that skewed lengths balance, and `combine`
+puts the pieces of a group together. Nothing of a pair reaches memory.
 
 With `SHARED`, keys are the first columns of the values: they are loaded once, and queries are zero
 in the other columns. Products take 16-bit operands on tensor cores, float32 ones exactly ("ieee").
@@ -25,26 +22,35 @@ from ranker_kernels.triton_kernels import load_rows, store_rows
 
 
 @triton.jit
-def _load_piece(
-    item, item_groups, item_places, group_lows, group_highs, length,
+def load_piece(
+    item, groups, items, counts, num_candidates, length,
     PIECE: tl.constexpr, INDEXED: tl.constexpr,
 ):  # fmt: skip
-    """Returns the group of a piece, and its range; selections need no schedule in memory."""
+    """Returns the group of an item, its range, and the place of its part: -1 if it has none.
+
+    Selections need no schedule in memory.
+    """
     if INDEXED:
         pieces = tl.cdiv(length, PIECE)
         group = item // pieces
         start = item % pieces * PIECE
         stop = tl.minimum(start + PIECE, length)
+        part = tl.where(pieces > 1, item, -1)
     else:
-        group = tl.load(item_groups + item)
-        start = tl.load(group_lows + group) + tl.load(item_places + item) * PIECE
-        stop = tl.minimum(start + PIECE, tl.load(group_highs + group))
-    return group, start, stop
+        stride = num_candidates + 1
+        piece = tl.load(counts + 2)
+        group = tl.load(items + item)
+        place = item - tl.load(groups + 4 * stride + group)
+        start = tl.load(groups + stride + group) + place * piece
+        stop = tl.minimum(start + piece, tl.load(groups + 2 * stride + group))
+        part = tl.load(groups + 5 * stride + group)
+        part = tl.where(tl.load(groups + 5 * stride + group + 1) > part, part + place, -1)
+    return group, start, stop, part
 
 
 @triton.jit
-def _load_group(
-    group, group_begins, group_ends, order, where, length,
+def load_group(
+    group, groups, members, where, length,
     HEADS: tl.constexpr, HP: tl.constexpr, ROWS: tl.constexpr, INDEXED: tl.constexpr,
 ):  # fmt: skip
     """Returns of each row: head, presence, its window `[begin, end)`, and its place in `[C, H]`."""
@@ -56,16 +62,16 @@ def _load_group(
         begin = tl.zeros([ROWS], tl.int64)
         end = begin + length
     else:
-        first, last = tl.load(group_begins + group), tl.load(group_ends + group)
+        first, last = tl.load(groups + group), tl.load(groups + group + 1)
         present = (slot < last - first) & (head < HEADS)
-        candidate = tl.load(order + first + slot, mask=present, other=0)
+        candidate = tl.load(members + first + slot, mask=present, other=0)
         begin = tl.load(where + 2 * candidate, mask=present, other=0)
         end = tl.load(where + 2 * candidate + 1, mask=present, other=0)
     return head, present, begin, end, candidate * HEADS + head
 
 
 @triton.jit
-def _load_tile(
+def load_tile(
     start, end, place, keys, values, where, length,
     DIM: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, V: tl.constexpr, TILE: tl.constexpr,
     INDEXED: tl.constexpr, SHARED: tl.constexpr, DOT: tl.constexpr,
@@ -84,7 +90,7 @@ def _load_tile(
 
 
 @triton.jit
-def _score(
+def score_tile(
     q, key, head, rows, visible, bias,
     HEADS: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
@@ -96,38 +102,43 @@ def _score(
     return tl.where(visible, score, -float("inf"))
 
 
-@triton.jit
+# an argument of 1 would be a constant
+@triton.jit(do_not_specialize=["num_candidates", "length"])
 def forward(
-    query, keys, values, bias, where, order, group_begins, group_ends,
-    group_lows, group_highs, item_groups, item_places, output, normalizer, length,
+    query, keys, values, bias, where, members, groups, items, counts, output, normalizer,
+    parts, part_normalizers, num_candidates, length,
     HEADS: tl.constexpr, HP: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr,
     WIDTH: tl.constexpr, V: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
-    PIECE: tl.constexpr, SPLIT: tl.constexpr, INDEXED: tl.constexpr, SHARED: tl.constexpr,
+    PIECE: tl.constexpr, INDEXED: tl.constexpr, SHARED: tl.constexpr,
     HAS_BIAS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Writes the pooled values and log sum exp of a piece's scores.
 
-    Without `SPLIT` a group is one piece and the outputs are `[C, H, WIDTH]` and `[C, H]`, 0 for no
-    scores; with it they are `[items, ROWS, WIDTH]` and `[items, ROWS]`, -inf for no scores.
+    A group of one piece writes to the outputs, `[C, H, WIDTH]` and `[C, H]`, 0 for no scores; a
+    piece of several to its part, `[ROWS, WIDTH]` and `[ROWS]`, -inf for no scores.
     """
     item = tl.program_id(0).to(tl.int64)
-    group, start, stop = _load_piece(
-        item, item_groups, item_places, group_lows, group_highs, length, PIECE, INDEXED
+    # two questions: the first is asked by the compiler
+    if not INDEXED:  # noqa: SIM102
+        if item >= tl.load(counts + 1):
+            return
+    group, start, stop, part = load_piece(
+        item, groups, items, counts, num_candidates, length, PIECE, INDEXED
     )
-    head, present, begin, end, place = _load_group(
-        group, group_begins, group_ends, order, where, length, HEADS, HP, ROWS, INDEXED
+    head, present, begin, end, place = load_group(
+        group, groups, members, where, length, HEADS, HP, ROWS, INDEXED
     )
     q = load_rows(query, place, present, DIM, D).to(DOT)
     maximum = tl.full([ROWS], -float("inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     pooled = tl.zeros([ROWS, V], tl.float32)
     for at in range(start, stop, TILE):
-        step, rows, exists, key, value = _load_tile(
+        step, rows, exists, key, value = load_tile(
             at, stop, group, keys, values, where, length,
             DIM, D, WIDTH, V, TILE, INDEXED, SHARED, DOT,
         )  # fmt: skip
         visible = (exists & present[:, None]) & (step >= begin[:, None]) & (step < end[:, None])
-        score = _score(q, key, head, rows, visible, bias, HEADS, HAS_BIAS)
+        score = score_tile(q, key, head, rows, visible, bias, HEADS, HAS_BIAS)
         risen = tl.maximum(maximum, tl.max(score, 1))
         # nothing seen yet: any finite number instead of -inf, whose differences are undefined
         base = tl.where(risen == -float("inf"), 0.0, risen)
@@ -140,28 +151,38 @@ def forward(
     some = total > 0
     pooled = pooled * tl.where(some, 1.0 / tl.where(some, total, 1.0), 0.0)[:, None]
     found = tl.where(some, maximum + tl.log(tl.where(some, total, 1.0)), -float("inf"))
-    if SPLIT:
-        place = item * ROWS + tl.arange(0, ROWS)
+    if part >= 0:
+        row = part * ROWS + tl.arange(0, ROWS)
+        store_rows(parts, row, present, pooled, WIDTH, V)
+        tl.store(part_normalizers + row, found, mask=present)
     else:
-        found = tl.where(some, found, 0.0)
-    store_rows(output, place, present, pooled, WIDTH, V)
-    tl.store(normalizer + place, found, mask=present)
+        store_rows(output, place, present, pooled, WIDTH, V)
+        tl.store(normalizer + place, tl.where(some, found, 0.0), mask=present)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_candidates", "length"])
 def combine(
-    parts, part_normalizers, order, group_begins, group_ends, item_begins, output, normalizer,
+    parts, part_normalizers, where, members, groups, counts, output, normalizer,
+    num_candidates, length,
     HEADS: tl.constexpr, HP: tl.constexpr, SIZE: tl.constexpr, SIDE: tl.constexpr,
-    ROWS: tl.constexpr, WEIGHTED: tl.constexpr,
+    ROWS: tl.constexpr, PIECE: tl.constexpr, INDEXED: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
-    """Adds up the pieces `[items, ROWS, SIZE]` of each group, weighted by their share of exp."""
+    """Adds up the parts `[ROWS, SIZE]` of each group, weighted by their share of exp."""
     group = tl.program_id(0).to(tl.int64)
-    first, last = tl.load(group_begins + group), tl.load(group_ends + group)
+    if INDEXED:
+        begin = group * tl.cdiv(length, PIECE)
+        end = begin + tl.cdiv(length, PIECE)
+    else:
+        if group >= tl.load(counts):
+            return
+        part_begins = groups + 5 * (num_candidates + 1)
+        begin, end = tl.load(part_begins + group), tl.load(part_begins + group + 1)
+        if begin == end:
+            return
+    _head, present, _begin, _end, place = load_group(
+        group, groups, members, where, length, HEADS, HP, ROWS, INDEXED
+    )
     row = tl.arange(0, ROWS)
-    slot, head = row // HP, row % HP
-    present = (slot < last - first) & (head < HEADS)
-    place = tl.load(order + first + slot, mask=present, other=0) * HEADS + head
-    begin, end = tl.load(item_begins + group), tl.load(item_begins + group + 1)
     maximum = tl.full([ROWS], -float("inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     summed = tl.zeros([ROWS, SIDE], tl.float32)
@@ -186,114 +207,3 @@ def combine(
         summed = summed / total[:, None]
         tl.store(normalizer + place, maximum + tl.log(total), mask=present)
     store_rows(output, place, present, summed, SIZE, SIDE)
-
-
-@triton.jit
-def backward_query(
-    query, keys, values, bias, where, order, group_begins, group_ends,
-    group_lows, group_highs, item_groups, item_places, upstream, normalizer, delta,
-    query_gradient, key_gradient, value_gradient, bias_gradient, length,
-    HEADS: tl.constexpr, HP: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr,
-    WIDTH: tl.constexpr, V: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
-    PIECE: tl.constexpr, SPLIT: tl.constexpr, INDEXED: tl.constexpr, SHARED: tl.constexpr,
-    HAS_BIAS: tl.constexpr, DOT: tl.constexpr, DISTINCT: tl.constexpr,
-):  # fmt: skip
-    """Writes the gradient of the queries, `[C, H, DIM]`, or with `SPLIT` `[items, ROWS, DIM]`.
-
-    With `INDEXED` also the gradients of the selected rows: to the rows themselves if no two
-    selections share one (`DISTINCT`), else to row `c * length + k` for selection k of candidate c.
-    """
-    item = tl.program_id(0).to(tl.int64)
-    group, start, stop = _load_piece(
-        item, item_groups, item_places, group_lows, group_highs, length, PIECE, INDEXED
-    )
-    head, present, begin, end, place = _load_group(
-        group, group_begins, group_ends, order, where, length, HEADS, HP, ROWS, INDEXED
-    )
-    q = load_rows(query, place, present, DIM, D).to(DOT)
-    pooled = load_rows(upstream, place, present, WIDTH, V).to(DOT)
-    logsum = tl.load(normalizer + place, mask=present, other=0.0)
-    mean = tl.load(delta + place, mask=present, other=0.0)
-    summed = tl.zeros([ROWS, D], tl.float32)
-    for at in range(start, stop, TILE):
-        step, rows, exists, key, value = _load_tile(
-            at, stop, group, keys, values, where, length,
-            DIM, D, WIDTH, V, TILE, INDEXED, SHARED, DOT,
-        )  # fmt: skip
-        visible = (exists & present[:, None]) & (step >= begin[:, None]) & (step < end[:, None])
-        score = _score(q, key, head, rows, visible, bias, HEADS, HAS_BIAS)
-        share = tl.exp(score - logsum[:, None])
-        change = tl.dot(pooled, tl.trans(value), input_precision="ieee")
-        change = share * (change - mean[:, None])
-        low = change.to(DOT)
-        summed += tl.dot(low, key, input_precision="ieee")
-        if INDEXED:
-            to = group * length + step
-            if DISTINCT:
-                to = rows
-            of_value = tl.dot(tl.trans(share.to(DOT)), pooled, input_precision="ieee")
-            of_key = tl.dot(tl.trans(low), q, input_precision="ieee")
-            if SHARED:
-                of_value += of_key
-            else:
-                store_rows(key_gradient, to, exists, of_key, DIM, D)
-            store_rows(value_gradient, to, exists, of_value, WIDTH, V)
-            if HAS_BIAS:
-                # a selection has one candidate: rows are its heads
-                tl.store(bias_gradient + to[None, :] * HEADS + head[:, None], change, mask=visible)
-    if SPLIT:
-        place = item * ROWS + tl.arange(0, ROWS)
-    store_rows(query_gradient, place, present, summed, DIM, D)
-
-
-@triton.jit
-def backward_rows(
-    query, keys, values, bias, where, order, group_begins, group_ends,
-    first_groups, last_groups, upstream, normalizer, delta,
-    key_gradient, value_gradient, bias_gradient, num_rows,
-    HEADS: tl.constexpr, HP: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr,
-    WIDTH: tl.constexpr, V: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
-    SHARED: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr,
-):  # fmt: skip
-    """Writes the gradients of a tile of keys, values and biases; zeros where nobody looks.
-
-    Groups `first_groups[i]` to `last_groups[i]` are all that see tile i. Scores are transposed,
-    `[TILE, ROWS]`, as the sums over candidates want them.
-    """
-    tile = tl.program_id(0).to(tl.int64)
-    step, rows, exists, key, value = _load_tile(
-        tile * TILE, num_rows, tile, keys, values, where, 0,
-        DIM, D, WIDTH, V, TILE, False, SHARED, DOT,
-    )  # fmt: skip
-    of_value = tl.zeros([TILE, V], tl.float32)
-    of_key = tl.zeros([TILE, D], tl.float32)
-    of_bias = tl.zeros([TILE, HP], tl.float32)
-    for group in range(tl.load(first_groups + tile), tl.load(last_groups + tile)):
-        head, present, begin, end, place = _load_group(
-            group, group_begins, group_ends, order, where, 0, HEADS, HP, ROWS, False
-        )
-        q = load_rows(query, place, present, DIM, D).to(DOT)
-        pooled = load_rows(upstream, place, present, WIDTH, V).to(DOT)
-        logsum = tl.load(normalizer + place, mask=present, other=0.0)
-        mean = tl.load(delta + place, mask=present, other=0.0)
-        visible = (exists[:, None] & present) & (step[:, None] >= begin) & (step[:, None] < end)
-        score = tl.dot(key, tl.trans(q), input_precision="ieee")
-        if HAS_BIAS:
-            at = bias + rows[:, None] * HEADS + head[None, :]
-            score += tl.load(at, mask=visible, other=0.0).to(tl.float32)
-        share = tl.where(visible, tl.exp(score - logsum), 0.0)
-        of_value += tl.dot(share.to(DOT), pooled, input_precision="ieee")
-        change = tl.dot(value, tl.trans(pooled), input_precision="ieee")
-        # rows that nobody sees may hold anything
-        change = tl.where(visible, share * (change - mean), 0.0)
-        if HAS_BIAS:
-            of_bias += tl.sum(tl.reshape(change, [TILE, ROWS // HP, HP]), 1)
-        if SHARED:
-            of_value += tl.dot(change.to(DOT), q, input_precision="ieee")
-        else:
-            of_key += tl.dot(change.to(DOT), q, input_precision="ieee")
-    store_rows(value_gradient, rows, exists, of_value, WIDTH, V)
-    if not SHARED:
-        store_rows(key_gradient, rows, exists, of_key, DIM, D)
-    if HAS_BIAS:
-        store_rows(bias_gradient, rows, exists, of_bias, HEADS, HP)
