@@ -39,6 +39,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NUM_USERS, NUM_CATEGORIES, NUM_PARTS = 10_000, 1_000, 16
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 PEERS = ("deepctr-torch", "torch-rechub")
+# rows of a global batch
+SCALING_BATCHES = (1024, 4096)
 
 
 def generate(num_rows: int, num_items: int) -> dict[str, Any]:
@@ -272,16 +274,17 @@ def measure_scaling(root: Path, repeats: int) -> dict[str, list[dict[str, Any]]]
     """Runs ours with one and two threads, and with two ranks of one thread each."""
     results: dict[str, list[dict[str, Any]]] = {}
     for number in range(repeats):
-        for name, launcher, threads, batch_size in (
-            ("one thread", [], 1, 1024),
-            ("two threads", [], 2, 1024),
-            ("two ranks, batches of 1024", TORCHRUN, 1, 1024),
-            ("two ranks, batches of 1024 each", TORCHRUN, 1, 2048),
-        ):
-            run = f"{root}/{name.replace(' ', '_').replace(',', '')}_{number}"
-            this = [*launcher, __file__, "--train-ours", f"{root}/data", run]
-            command = [sys.executable, *this, f"loader.batch_size={batch_size}"]
-            results.setdefault(name, []).append(measure(command, threads))
+        for batch_size in SCALING_BATCHES:
+            for name, launcher, threads in (
+                ("one thread", [], 1),
+                ("two threads", [], 2),
+                ("two ranks", TORCHRUN, 1),
+            ):
+                run = f"{root}/{name.replace(' ', '_')}_{batch_size}_{number}"
+                this = [*launcher, __file__, "--train-ours", f"{root}/data", run]
+                command = [sys.executable, *this, f"loader.batch_size={batch_size}"]
+                case = f"{name}, batches of {batch_size}"
+                results.setdefault(case, []).append(measure(command, threads))
     return results
 
 
@@ -298,10 +301,9 @@ def print_table(results: dict[str, list[dict[str, Any]]]) -> None:
 
 def print_scaling(results: dict[str, list[dict[str, Any]]]) -> None:
     """Prints rows per second, of wall time and of the CPU time of the slowest process."""
-    one = results["one thread"]
     print(f"{'':34}{'rows/s':>10}{'':8}{'rows/CPU-s':>10}{'':8}{'AUC':>8}")
     for name, runs in results.items():
-        shown = ""
+        shown, one = "", results[f"one thread{name[name.index(',') :]}"]
         for seconds in ("wall_seconds", "cpu_seconds"):
             rate = median_rate(runs, seconds)
             shown += f"{rate:10,.0f}{rate / median_rate(one, seconds):7.2f}x"
