@@ -13,6 +13,7 @@ from ranker_kernels.din_attention import Activation
 from ranker_kernels.din_attention import launch as din
 from ranker_kernels.din_attention import triton_backward as din_backward
 from ranker_kernels.din_attention import triton_kernels as din_kernels
+from ranker_kernels.din_attention.triton_moments import forward_moments, merge_moments
 from ranker_kernels.din_attention.triton_prepare import prepare
 from ranker_kernels.din_attention.triton_sums import add_sums
 from ranker_kernels.gated_scale import launch as gate
@@ -81,7 +82,7 @@ def build_din_attention() -> Iterator[Build]:
         size = din.sum_size(DIM, 128, 64)
         sides |= {"SIZE": size, "PROGRAMS": 132, "BINS": 256, "BLOCK": tiles.plan, "ROWS": din.ROWS}
         kind = {"KIND": din.KINDS[activation], "SOFTMAX": True, "DOT": DOT_TYPES[dtype]}
-        kind |= {"HOLD": din.holds_sums(dtype), "ORDERED": True}
+        kind |= {"HOLD": din.holds_sums(dtype), "ORDERED": True, "MOMENTS": 0}
         element = _ELEMENTS[dtype]
         gradients = ("upstream", "output", "key_gradient", "query_gradient")
         for kernel, tile, warps in (
@@ -109,6 +110,39 @@ def build_din_attention() -> Iterator[Build]:
                     constants=sides | kind | constants,
                     types=_types(element, "query"),
                     warps=warps,
+                )
+
+
+def build_din_moments() -> Iterator[Build]:
+    """Yields forward and backward for the first and the second layer."""
+    for dtype, element in _ELEMENTS.items():
+        for depth, hidden2, h2 in ((1, 0, 16), (2, 40, 64)):
+            tiles = din.choose_tiles(dtype, "dice")
+            sides = {"DIM": DIM, "D": DIM, "H1": 128, "H2": h2, "HIDDEN1": 80, "HIDDEN2": hidden2}
+            kind = {"KIND": din.KINDS["dice"], "SOFTMAX": False, "DOT": DOT_TYPES[dtype]}
+            kind |= {"MOMENTS": depth, "HOLD": din.holds_sums(dtype), "ORDERED": True}
+            kind |= {"SIZE": din.sum_size(DIM, 128, h2), "PROGRAMS": 132, "BINS": 256}
+            kind |= {"ROWS": din.ROWS, "BLOCK": tiles.plan}
+            forward = {"TILE": tiles.forward, "WIDTH": (128, h2)[depth - 1]}
+            forward["HIDDEN"] = (80, hidden2)[depth - 1]
+            backward = {"TILE": tiles.backward}
+            for kernel, constants, warps in (
+                (forward_moments, forward, din.WARPS),
+                (merge_moments, forward | din.SUM_SIDES, din.SUM_WARPS),
+                (din_backward.backward_pairs, backward, din.WARPS),
+                (din_backward.backward_keys, backward, din.WARPS),
+                (din_backward.backward_first_layer, backward, din.WARPS),
+                (prepare, backward, din.WARPS),
+                (add_sums, din.SUM_SIDES, din.SUM_WARPS),
+            ):
+                yield Build(
+                    kernel=kernel,
+                    note=f"{dtype}, layer {depth}",
+                    constants=sides | kind | constants,
+                    types=_types(element, "query", "behaviors", "key_gradient", "query_gradient")
+                    | {"counts": "*fp32"},
+                    warps=warps,
+                    stages=din.STAGES,
                 )
 
 
@@ -304,6 +338,7 @@ def build_signature_sums() -> Iterator[Build]:
 
 BUILDS: dict[str, Callable[[], Iterator[Build]]] = {
     "din_attention": build_din_attention,
+    "din_moments": build_din_moments,
     "searches": build_searches,
     "target_attention": build_target_attention,
     "segment_sum": build_segment_sum,

@@ -13,7 +13,7 @@ BACKWARD_SPILL = 300
 SHARED_MEMORY = 227 * 1024
 WITHOUT_PRODUCTS = {
     *("group", "merge", "select", "closeness", "combine", "sum_segments", "pool", "add_sums"),
-    *("group_windows", "locate_groups"),
+    *("group_windows", "locate_groups", "merge_moments"),
     *("count_selections", "order_selections", "merge_selections"),
     "differentiate_tables",
     *("gated_scale forward", "gated_scale backward"),
@@ -25,6 +25,7 @@ WITHOUT_PRODUCTS = {
     "ops",
     [
         ["din_attention"],
+        ["din_moments"],
         ["searches"],
         ["target_attention", "segment_sum", "gated_scale", "signature_sums"],
     ],

@@ -4,6 +4,7 @@ The interpreter runs the very launch code. Every operation on tensors that is no
 allocation is a launch of its own on a GPU.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ranker_kernels.din_attention import ActivationUnit, Moments, Normalize, din_attention
+from ranker_kernels.din_attention import (
+    ActivationUnit,
+    Moments,
+    Normalize,
+    batch_moments,
+    din_attention,
+)
 from ranker_kernels.din_attention import launch as din
 from ranker_kernels.din_attention import op as din_op
 from ranker_kernels.target_attention import launch as target
@@ -111,6 +118,28 @@ def test_din_attention(normalize: Normalize, record: Any, monkeypatch: pytest.Mo
     ]
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_din_moments(depth: int, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = din.Launch(programs=2, tiles=din.Tiles(16, 16, plan=4))
+    monkeypatch.setattr(din, "choose_launch", lambda *_: small)
+    query, behaviors, windows, unit = make_din_inputs("cpu")
+    given = unit.moments[: depth - 1]
+    inputs = (
+        *(query, behaviors, windows, unit.weights[:depth], unit.biases[:depth]),
+        *(unit.alphas[: depth - 1], [part.mean for part in given]),
+        [part.variance for part in given],
+    )
+    moments, launched = record(lambda: batch_moments.find_with_triton(*inputs))
+    assert launched == ["prepare", "forward_moments", "merge_moments"]
+    _, launched = record(
+        lambda: batch_moments.differentiate_with_triton(*moments, moments[0], *inputs)
+    )
+    assert launched == [
+        *("sort", "prepare", "backward_pairs", "backward_keys", "backward_first_layer"),
+        "add_sums",
+    ]
+
+
 @pytest.mark.parametrize("repeats", [False, True])
 def test_target_attention_to_selections(
     repeats: bool, record: Any, monkeypatch: pytest.MonkeyPatch
@@ -147,7 +176,7 @@ def test_target_attention_to_windows(record: Any, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("op", ["din_attention", "selections", "windows"])
+@pytest.mark.parametrize("op", ["din_attention", "din_moments", "selections", "windows"])
 def test_nothing_waits_for_a_gpu(op: str, cuda: str) -> None:
     query, behaviors, windows, unit = make_din_inputs(cuda)
     leaves = (query.requires_grad_(), behaviors.requires_grad_())
@@ -156,6 +185,9 @@ def test_nothing_waits_for_a_gpu(op: str, cuda: str) -> None:
     def run() -> None:
         if op == "din_attention":
             output = din_attention(*leaves, windows, unit)[0]
+        elif op == "din_moments":
+            of_batch = dataclasses.replace(unit, moments=())
+            output = din_attention(*leaves, windows, of_batch)[0]
         else:
             where = {"index": index} if op == "selections" else {"windows": windows}
             output = target_attention(query.unsqueeze(1), None, behaviors, None, **where)

@@ -97,6 +97,44 @@ _moments_backward = torch.library.custom_op(
 )
 
 
+@_moments.register_kernel("cuda")
+def find_with_triton(
+    query: Tensor, behaviors: Tensor, windows: Tensor, *parts: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The same with Triton, where its kernels take the shapes and dtypes."""
+    # Triton is imported where it runs; a CPU installation does without
+    from ranker_kernels.din_attention import launch, launch_moments
+
+    layers = _layers(*parts)
+    if not launch_moments.supports(query, behaviors, layers):
+        return _forward(query, behaviors, windows, *parts)
+    spread = launch.choose_launch(behaviors, layers.activation)
+    mean, variance = launch_moments.forward_moments(query, behaviors, windows, layers, spread)
+    return mean, variance
+
+
+@_moments_backward.register_kernel("cuda")
+def differentiate_with_triton(
+    mean_gradient: Tensor,
+    variance_gradient: Tensor,
+    mean: Tensor,
+    query: Tensor,
+    behaviors: Tensor,
+    windows: Tensor,
+    *parts: Sequence[Tensor],
+) -> list[Tensor]:
+    """The same with Triton, where its kernels take the shapes and dtypes."""
+    from ranker_kernels.din_attention import launch, launch_moments
+
+    layers, inputs = _layers(*parts), (query, behaviors, windows)
+    if not launch_moments.supports(query, behaviors, layers):
+        return _backward(mean_gradient, variance_gradient, mean, *inputs, *parts)
+    spread = launch.choose_launch(behaviors, layers.activation)
+    gradient = Moments(mean_gradient, variance_gradient)
+    gradients = launch_moments.backward_moments(gradient, mean, *inputs, layers, spread)
+    return flatten(gradients, [query, behaviors, *(part for list_ in parts for part in list_)])
+
+
 def _layers(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],

@@ -1,5 +1,6 @@
 """Launches the Triton kernels; nothing here waits for the device."""
 
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from ranker_kernels.din_attention.unit import (
     Activation,
     ActivationUnit,
     Gradients,
+    Layers,
     Moments,
     Normalize,
 )
@@ -80,11 +82,16 @@ def choose_launch(behaviors: Tensor, activation: Activation) -> Launch:
 
 def supports(query: Tensor, behaviors: Tensor, unit: ActivationUnit) -> bool:
     """Whether the kernels take these shapes and dtypes: two hidden layers, tiles that fit."""
+    return fits(query, behaviors, unit, depths=(3,))
+
+
+def fits(query: Tensor, behaviors: Tensor, layers: Layers, *, depths: Collection[int]) -> bool:
+    """Whether the kernels take these dtypes and sides, with one of these numbers of layers."""
     return (
-        len(unit.weights) == 3
+        len(layers.weights) in depths
         and are_supported(query, behaviors)
         and behaviors.shape[1] <= 128
-        and all(bias.shape[0] <= 128 for bias in unit.biases)
+        and all(bias.shape[0] <= 128 for bias in layers.biases)
     )
 
 
@@ -97,15 +104,14 @@ def forward(
     launch: Launch,
 ) -> tuple[Tensor, Tensor]:
     """Computes what `blocked.forward` does; the output has the dtype of the behaviours."""
-    programs = launch.forward_programs
-    call = _Call(query, behaviors, windows, None, unit, normalize, launch.tiles, programs)
+    call = Call(query, behaviors, windows, unit, launch, normalize=normalize)
     output = query.new_empty(query.shape, dtype=behaviors.dtype)
     terms = query.new_empty(2, len(query), dtype=torch.float32)
-    triton_kernels.forward[(programs,)](
+    triton_kernels.forward[(call.programs,)](
         *(*call.operands, *call.prepared, output, terms, len(query), call.scale),
-        TILE=launch.tiles.forward,
-        num_warps=launch.tiles.forward_warps,
+        SOFTMAX=call.softmax,
         **call.constants,
+        **call.sides,
     )
     return output, terms
 
@@ -122,45 +128,21 @@ def backward(
     launch: Launch,
 ) -> Gradients:
     """Computes what `blocked.backward` does; gradients have the dtypes of what they belong to."""
-    order = windows[:, 0].argsort(stable=True)
-    programs = launch.programs
-    call = _Call(query, behaviors, windows, order, unit, normalize, launch.tiles, programs)
-    inputs = (*call.operands, order, *call.prepared)
-    upstream = (terms, gradient.contiguous(), output.contiguous())
-    c_gradient, sums = torch.empty_like(call.c), terms.new_empty(programs, call.sum_size)
-    of_query, of_behaviors = _empty(query), _empty(behaviors)
-    common = call.constants | {"TILE": launch.tiles.backward, "num_warps": WARPS}
-    grid, count = (programs,), len(query)
-    triton_backward.backward_pairs[grid](
-        *(*inputs, call.marks, *upstream, of_behaviors, c_gradient, sums),
-        *(count, len(behaviors), call.scale),
-        SIZE=call.sum_size,
-        ROWS=ROWS,
-        **common,
-    )
-    triton_backward.backward_keys[grid](
-        *(*inputs, call.marks, *upstream, of_behaviors, count, call.scale),
-        PROGRAMS=programs,
-        **common,
-    )
-    triton_backward.backward_first_layer[grid](
-        *(*inputs, *upstream, c_gradient, of_query, sums, count, call.scale),
-        SIZE=call.sum_size,
-        HOLD=holds_sums(behaviors.dtype),
-        **common,
-    )
-    parts = (unit.weights, unit.biases, unit.alphas)
-    weights, biases, alphas = ([_empty(tensor) for tensor in part] for part in parts)
-    moments = [Moments(_empty(mean), _empty(variance)) for mean, variance in unit.moments]
-    of_moments = [part for pair in moments for part in pair] or [sums] * 4
-    call.add_sums(sums, [*weights, *biases, *(alphas or [sums] * 2), *of_moments])
-    return Gradients(of_query, of_behaviors, weights, biases, alphas, moments)
+    call = Call(query, behaviors, windows, unit, launch, normalize=normalize, ordered=True)
+    return call.differentiate(gradient.contiguous(), output.contiguous(), terms)
 
 
-class _Call:
+class Call:
     """Arguments that the kernels of a call share.
 
     A pointer to what is not there is that of another tensor; no kernel reads it.
+
+    Attributes:
+        operands: what kernels take first.
+        prepared: c, the unit and the plan, which `triton_prepare.py` describes.
+        constants: of the problem.
+        sides: of the launch.
+        programs: whose plan there is.
     """
 
     def __init__(
@@ -168,23 +150,45 @@ class _Call:
         query: Tensor,
         behaviors: Tensor,
         windows: Tensor,
-        order: Tensor | None,
-        unit: ActivationUnit,
-        normalize: Normalize,
-        tiles: Tiles,
-        programs: int,
+        layers: Layers,
+        launch: Launch,
+        *,
+        normalize: Normalize = "none",
+        ordered: bool = False,
+        moments: int = 0,
+        line: tuple[Tensor, Moments] | None = None,
     ) -> None:
-        (count, dim), self.programs = query.shape, programs
-        hidden = [bias.shape[0] for bias in unit.biases[:2]]
+        """Launches `prepare`.
+
+        Args:
+            query: candidates `[C, D]`.
+            behaviors: `[N, D]`.
+            windows: int64 `[C, 2]`.
+            layers: an activation unit, or what there is for the moments.
+            launch: how kernels are spread.
+            normalize: of the attention.
+            ordered: for a backward, with candidates in the order of their begins.
+            moments: the number of the layer whose moments they are; 0 for the attention.
+            line: for a backward of moments, the mean, and the gradients of mean and variance.
+        """
+        (count, dim), tiles = query.shape, launch.tiles
+        # for the first layer's moments there is no second
+        hidden = [*(bias.shape[0] for bias in layers.biases), 0][:2]
         width, h1, h2 = (tile_side(side) for side in (dim, *hidden))
+        self.layers, self.softmax, self.moments = layers, normalize == "softmax", moments
         self.operands = (query.contiguous(), behaviors.contiguous(), windows.contiguous())
-        self.scale = dim**-0.5 if normalize == "softmax" else 1.0
+        self.scale = dim**-0.5 if self.softmax else 1.0
         self.sum_size = sum_size(width, h1, h2)
-        sides = {"DIM": dim, "D": width, "H1": h1, "H2": h2, "KIND": KINDS[unit.activation]}
-        self.unit_sides = {**sides, "HIDDEN1": hidden[0], "HIDDEN2": hidden[1]}
+        self.programs = launch.programs if ordered else launch.forward_programs
+        self.sides = (
+            {"TILE": tiles.backward, "num_warps": WARPS}
+            if ordered
+            else {"TILE": tiles.forward, "num_warps": tiles.forward_warps}
+        )
+        sides = {"DIM": dim, "D": width, "H1": h1, "H2": h2, "KIND": KINDS[layers.activation]}
+        self.unit_sides = {**sides, "HIDDEN1": hidden[0], "HIDDEN2": hidden[1], "MOMENTS": moments}
         self.constants: dict[str, Any] = {
             **sides,
-            "SOFTMAX": normalize == "softmax",
             "DOT": choose_dot_type(behaviors),
             "num_stages": STAGES,
         }
@@ -192,19 +196,22 @@ class _Call:
         unit_size = 3 * width * h1 + h2 * h1 + 3 * h1 + 5 * h2 + 1
         packed = query.new_empty(unit_size, dtype=torch.float32)
         self.c = packed.new_empty(count, h1)
-        plan = windows.new_empty(programs + 3)
-        self.marks = plan if order is None else windows.new_empty(6, count)
+        plan = windows.new_empty(self.programs + 3)
+        self.order = windows[:, 0].argsort(stable=True) if ordered else plan
+        self.marks = windows.new_empty(6, count) if ordered else plan
         self.prepared = (self.c, packed, plan)
-        parts = [*unit.weights, *unit.biases, *(unit.alphas or [packed] * 2)]
-        parts += [part for pair in unit.moments for part in pair] or [packed] * 4
-        ordered = order is not None
+        alphas, statistics = list(layers.alphas), list(layers.moments)
+        if line is not None:
+            alphas.append(line[0])
+            statistics.append(line[1])
+        parts = _list_parts(layers.weights, layers.biases, alphas, statistics, filler=packed)
         prepare[(2 + ordered + -(-count // ROWS),)](
-            *(self.operands[0], self.operands[2], windows if order is None else order),
+            *(self.operands[0], self.operands[2], self.order),
             *(*(part.contiguous() for part in parts), packed, self.c, plan, self.marks, count),
             DOT=self.constants["DOT"],
-            TILE=tiles.backward if ordered else tiles.forward,
-            PROGRAMS=programs,
-            BINS=tile_side(max(32, programs)),
+            TILE=self.sides["TILE"],
+            PROGRAMS=self.programs,
+            BINS=tile_side(max(32, self.programs)),
             BLOCK=tiles.plan,
             ROWS=ROWS,
             ORDERED=ordered,
@@ -212,17 +219,63 @@ class _Call:
             **self.unit_sides,
         )
 
-    def add_sums(self, sums: Tensor, gradients: list[Tensor]) -> None:
-        """Writes the gradients of weights, biases, alphas, and means and variances in pairs."""
+    def differentiate(self, gradient: Tensor, output: Tensor, terms: Tensor) -> Gradients:
+        """Launches the backward, with what the attention's needs of its output."""
+        query, behaviors, _ = self.operands
+        inputs = (*self.operands, self.order, *self.prepared)
+        upstream, end = (terms, gradient, output), (len(query), self.scale)
+        c_gradient, sums = torch.empty_like(self.c), self.c.new_empty(self.programs, self.sum_size)
+        of_query, of_behaviors = torch.empty_like(query), torch.empty_like(behaviors)
+        common = {"SOFTMAX": self.softmax, "MOMENTS": self.moments} | self.constants | self.sides
+        size = {"SIZE": self.sum_size}
+        grid = (self.programs,)
+        triton_backward.backward_pairs[grid](
+            *(*inputs, self.marks, *upstream, of_behaviors, c_gradient, sums),
+            *(len(query), len(behaviors), self.scale),
+            ROWS=ROWS,
+            **common,
+            **size,
+        )
+        triton_backward.backward_keys[grid](
+            *(*inputs, self.marks, *upstream, of_behaviors, *end), PROGRAMS=self.programs, **common
+        )
+        triton_backward.backward_first_layer[grid](
+            *(*inputs, *upstream, c_gradient, of_query, sums, *end),
+            HOLD=holds_sums(behaviors.dtype),
+            **common,
+            **size,
+        )
+        return self._add_sums(sums, of_query, of_behaviors)
+
+    def _add_sums(self, sums: Tensor, of_query: Tensor, of_behaviors: Tensor) -> Gradients:
         first, block = self.unit_sides["D"] * self.unit_sides["H1"], SUM_SIDES["BLOCK"]
+        parts = (self.layers.weights, self.layers.biases, self.layers.alphas)
+        weights, biases, alphas = ([_empty(tensor) for tensor in part] for part in parts)
+        moments = [
+            Moments(_empty(mean), _empty(variance)) for mean, variance in self.layers.moments
+        ]
         add_sums[(first // block + -(-(self.sum_size - 3 * first) // block),)](
-            *(sums, self.prepared[1], *gradients),
+            *(sums, self.prepared[1], *_list_parts(weights, biases, alphas, moments, filler=sums)),
             SIZE=self.sum_size,
             PROGRAMS=self.programs,
             num_warps=SUM_WARPS,
             **SUM_SIDES,
             **self.unit_sides,
         )
+        return Gradients(of_query, of_behaviors, weights, biases, alphas, moments)
+
+
+def _list_parts(
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    alphas: Sequence[Tensor],
+    moments: Sequence[Moments],
+    *,
+    filler: Tensor,
+) -> list[Tensor]:
+    """Lists the parts of a unit as kernels take them, with `filler` for what is not there."""
+    groups = ((weights, 3), (biases, 3), (alphas, 2), ([p for pair in moments for p in pair], 4))
+    return [part for group, size in groups for part in (*group, *[filler] * (size - len(group)))]
 
 
 def _empty(tensor: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ There are three because one would spill its registers: `backward_pairs` for what
 and the later layers, `backward_first_layer` for the first, and `backward_keys` for the keys of
 behaviours that several candidates see. Candidates come in the order of their begins. What is
 summed over the batch is kept per program, in `sums` (see `triton_sums.py`); every gradient of a key
-is written once: no atomics, same bits twice.
+is written once: no atomics, same bits twice. With `MOMENTS` = 1 or 2 they are the backward of that
+layer's mean and variance over all pairs instead (see `triton_gradients.py`).
 """
 
 # jit functions are compiled from their source and know no annotations but tl.constexpr
@@ -13,77 +14,14 @@ is written once: no atomics, same bits twice.
 import triton
 import triton.language as tl
 
-from ranker_kernels.din_attention.triton_kernels import (
-    DICE,
-    PRELU,
-    SIGMOID,
-    load_activation,
-    load_candidate,
-    load_later_layers,
-    score_keys,
-    sigmoid,
+from ranker_kernels.din_attention.triton_gradients import (
+    differentiate_keys,
+    load_upstream,
+    start_sums,
+    store_sums,
 )
+from ranker_kernels.din_attention.triton_kernels import load_candidate, load_later_layers
 from ranker_kernels.triton_kernels import load_rows, store_rows
-
-
-@triton.jit
-def _slope(z, h, alpha, rate, shift, KIND: tl.constexpr, DOT: tl.constexpr):
-    """Returns dh / dz."""
-    if KIND == SIGMOID:
-        return h * (1 - h)
-    if KIND == PRELU:
-        return tl.where(z > 0, 1.0, alpha)
-    gate = sigmoid(z * rate + shift, DOT)
-    return alpha + (1 - alpha) * (gate + z * gate * (1 - gate) * rate)
-
-
-@triton.jit
-def _alpha_slope(z, rate, shift, KIND: tl.constexpr, DOT: tl.constexpr):
-    """Returns dh / dalpha; there is none for a sigmoid."""
-    if KIND == PRELU:
-        return tl.minimum(z, 0.0)
-    return z * (1 - sigmoid(z * rate + shift, DOT))
-
-
-@triton.jit
-def _standardized(h_gradient, z, alpha, rate, shift, DOT: tl.constexpr):
-    """Returns Dice's s = (z - mean) * rate and its gradient, from which come the moments'."""
-    s = z * rate + shift
-    gate = sigmoid(s, DOT)
-    return s, h_gradient * z * (1 - alpha) * (gate * (1 - gate))
-
-
-@triton.jit
-def _load_upstream(
-    candidate, upstream, output, DIM: tl.constexpr, D: tl.constexpr, SOFTMAX: tl.constexpr
-):
-    """Returns the gradient of a candidate's output `[D]`, and with softmax its product with it."""
-    dims = tl.arange(0, D)
-    at = candidate * DIM + dims
-    pooled = tl.load(upstream + at, mask=dims < DIM, other=0.0).to(tl.float32)
-    mean = 0.0
-    if SOFTMAX:
-        of_output = tl.load(output + at, mask=dims < DIM, other=0.0).to(tl.float32)
-        mean = tl.sum(pooled * of_output, 0)
-    return pooled, mean
-
-
-@triton.jit
-def _share(score, valid, candidate, terms, num_candidates, scale, SOFTMAX: tl.constexpr):
-    """Returns the weight of every row in the pool, 0 where there is none."""
-    if SOFTMAX:
-        below = score * scale - tl.load(terms + candidate)
-        share = tl.exp(tl.where(valid, below, -float("inf")))
-        return share / tl.load(terms + num_candidates + candidate)
-    return tl.where(valid, score, 0.0)
-
-
-@triton.jit
-def _score_gradient(key, share, valid, upstream, mean, scale, SOFTMAX: tl.constexpr):
-    gradient = tl.sum(key.to(tl.float32) * upstream[None, :], 1)
-    if SOFTMAX:
-        gradient = share * (gradient - mean) * scale
-    return tl.where(valid, gradient, 0.0)
 
 
 @triton.jit
@@ -100,25 +38,18 @@ def backward_pairs(
     query, behaviors, windows, order, c, unit, plan, marks, terms, upstream, output,
     key_gradient, c_gradient, sums, num_candidates, num_behaviors, scale,
     DIM: tl.constexpr, D: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, TILE: tl.constexpr,
-    KIND: tl.constexpr, SOFTMAX: tl.constexpr, DOT: tl.constexpr, SIZE: tl.constexpr,
-    ROWS: tl.constexpr,
+    KIND: tl.constexpr, SOFTMAX: tl.constexpr, MOMENTS: tl.constexpr, DOT: tl.constexpr,
+    SIZE: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of c, of everything behind the first layer, and of keys that one candidate sees.
 
     Rows of keys that nobody sees are cleared. c's gradient `[C, H1]` is in the order of begins;
     from it comes that of the first layer's block for the candidate, which is summed here.
     """
-    weight, bias, score_weight, alpha, rate, shift, score_bias = load_later_layers(
-        unit, D, H1, H2, DOT
-    )
+    later = load_later_layers(unit, D, H1, H2, DOT)
     program = tl.program_id(0)
     inner = tl.arange(0, H1)
-    sum_weight = tl.zeros([H2, H1], tl.float32)
-    sum_bias, sum_score_weight = tl.zeros([H2], tl.float32), tl.zeros([H2], tl.float32)
-    sum_alpha1, sum_alpha2 = tl.zeros([H1], tl.float32), tl.zeros([H2], tl.float32)
-    sum_s1, sum_square1 = tl.zeros([H1], tl.float32), tl.zeros([H1], tl.float32)
-    sum_s2, sum_square2 = tl.zeros([H2], tl.float32), tl.zeros([H2], tl.float32)
-    sum_score_bias = 0.0
+    totals = start_sums(H1, H2)
     first_place, last_place = tl.load(plan + program), tl.load(plan + program + 1)
     for place in range(first_place, last_place):
         candidate = tl.load(order + place)
@@ -127,44 +58,23 @@ def backward_pairs(
         _clear(key_gradient, reached, begin, TILE, TILE, DIM, D)
         alone = tl.load(marks + 2 * num_candidates + place) > 0
         _q, first, of_candidate = load_candidate(candidate, query, c, unit, DIM, D, H1, DOT)
-        pooled, mean = _load_upstream(candidate, upstream, output, DIM, D, SOFTMAX)
+        of_output = load_upstream(
+            candidate, upstream, output, terms, num_candidates, DIM, D, SOFTMAX, MOMENTS
+        )
         sum_c = tl.zeros([H1], tl.float32)
         for start in range(begin, end, TILE):
             rows = start + tl.arange(0, TILE)
             valid = rows < end
             key = load_rows(behaviors, rows, valid, DIM, D).to(DOT)
-            z1, h1, z2, h2, score = score_keys(
-                key, first, of_candidate, unit, weight, bias, score_weight, score_bias,
-                alpha, rate, shift, D, H1, H2, KIND, DOT,
+            share, z1_gradient, totals = differentiate_keys(
+                key, valid, first, of_candidate, unit, later, of_output, scale, totals,
+                D, H1, H2, KIND, SOFTMAX, MOMENTS, DOT, True,
             )  # fmt: skip
-            share = _share(score, valid, candidate, terms, num_candidates, scale, SOFTMAX)
-            gradient = _score_gradient(key, share, valid, pooled, mean, scale, SOFTMAX)
-            sum_score_bias += tl.sum(gradient, 0)
-            sum_score_weight += tl.sum(gradient[:, None] * h2, 0)
-            h2_gradient = gradient[:, None] * score_weight
-            if KIND != SIGMOID:
-                sum_alpha2 += tl.sum(h2_gradient * _alpha_slope(z2, rate, shift, KIND, DOT), 0)
-            if KIND == DICE:
-                s, s_gradient = _standardized(h2_gradient, z2, alpha, rate, shift, DOT)
-                sum_s2 += tl.sum(s_gradient, 0)
-                sum_square2 += tl.sum(s_gradient * s, 0)
-            z2_gradient = h2_gradient * _slope(z2, h2, alpha, rate, shift, KIND, DOT)
-            sum_bias += tl.sum(z2_gradient, 0)
-            z2_gradient = z2_gradient.to(DOT)
-            sum_weight += tl.dot(tl.trans(z2_gradient), h1.to(DOT), input_precision="ieee")
-            alpha1, rate1, shift1 = load_activation(unit + 3 * D * H1 + H2 * H1, inner, H1)
-            h1_gradient = tl.dot(z2_gradient, weight, input_precision="ieee")
-            if KIND != SIGMOID:
-                sum_alpha1 += tl.sum(h1_gradient * _alpha_slope(z1, rate1, shift1, KIND, DOT), 0)
-            if KIND == DICE:
-                s, s_gradient = _standardized(h1_gradient, z1, alpha1, rate1, shift1, DOT)
-                sum_s1 += tl.sum(s_gradient, 0)
-                sum_square1 += tl.sum(s_gradient * s, 0)
-            z1_gradient = h1_gradient * _slope(z1, h1, alpha1, rate1, shift1, KIND, DOT)
             sum_c += tl.sum(z1_gradient, 0)
             if alone:
                 of_key = tl.dot(z1_gradient.to(DOT), tl.trans(first), input_precision="ieee")
-                of_key += share[:, None] * pooled[None, :]
+                if MOMENTS == 0:
+                    of_key += share[:, None] * of_output[0][None, :]
                 store_rows(key_gradient, rows, valid, of_key, DIM, D)
         tl.store(c_gradient + place * H1 + inner, sum_c)
     reached = tl.load(marks + num_candidates - 1, mask=num_candidates > 0, other=0)
@@ -173,20 +83,8 @@ def backward_pairs(
         TILE, DIM, D,
     )  # fmt: skip
     slot = sums + program.to(tl.int64) * SIZE
-    later = slot + 3 * D * H1
-    outer = tl.arange(0, H2)
-    tl.store(later + outer[:, None] * H1 + inner[None, :], sum_weight)
-    vectors = later + H2 * H1
-    tl.store(vectors + H1 + inner, sum_alpha1)
-    tl.store(vectors + 2 * H1 + inner, sum_s1)
-    tl.store(vectors + 3 * H1 + inner, sum_square1)
-    vectors2 = vectors + 4 * H1
-    tl.store(vectors2 + outer, sum_bias)
-    tl.store(vectors2 + H2 + outer, sum_score_weight)
-    tl.store(vectors2 + 2 * H2 + outer, sum_alpha2)
-    tl.store(vectors2 + 3 * H2 + outer, sum_s2)
-    tl.store(vectors2 + 4 * H2 + outer, sum_square2)
-    tl.store(vectors2 + 5 * H2, sum_score_bias)
+    vectors = slot + 3 * D * H1 + H2 * H1
+    store_sums(totals, slot + 3 * D * H1, vectors, H1, H2, MOMENTS)
     # other threads may have written the rows of c's gradient
     tl.debug_barrier()
     _sum_candidates(
@@ -232,13 +130,11 @@ def backward_keys(
     query, behaviors, windows, order, c, unit, plan, marks, terms, upstream, output,
     key_gradient, num_candidates, scale,
     DIM: tl.constexpr, D: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, TILE: tl.constexpr,
-    KIND: tl.constexpr, SOFTMAX: tl.constexpr, DOT: tl.constexpr, PROGRAMS: tl.constexpr,
+    KIND: tl.constexpr, SOFTMAX: tl.constexpr, MOMENTS: tl.constexpr, DOT: tl.constexpr,
+    PROGRAMS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the keys in chains of windows, tile by tile: the sum over all that see it."""
-    weight, bias, score_weight, alpha, rate, shift, score_bias = load_later_layers(
-        unit, D, H1, H2, DOT
-    )
-    inner = tl.arange(0, H1)
+    later = load_later_layers(unit, D, H1, H2, DOT)
     chains = tl.load(plan + PROGRAMS + 1)
     begins, firsts = marks + num_candidates, marks + 3 * num_candidates
     lasts, tiles = marks + 4 * num_candidates, marks + 5 * num_candidates
@@ -259,21 +155,17 @@ def backward_keys(
             # a short window beside a long one may be over, or empty
             if (end > bottom) & (end > begin):
                 _q, first, of_candidate = load_candidate(candidate, query, c, unit, DIM, D, H1, DOT)
-                pooled, mean = _load_upstream(candidate, upstream, output, DIM, D, SOFTMAX)
-                z1, h1, z2, h2, score = score_keys(
-                    key, first, of_candidate, unit, weight, bias, score_weight, score_bias,
-                    alpha, rate, shift, D, H1, H2, KIND, DOT,
-                )  # fmt: skip
+                of_output = load_upstream(
+                    candidate, upstream, output, terms, num_candidates, DIM, D, SOFTMAX, MOMENTS
+                )
                 valid = (rows >= begin) & (rows < end)
-                share = _share(score, valid, candidate, terms, num_candidates, scale, SOFTMAX)
-                gradient = _score_gradient(key, share, valid, pooled, mean, scale, SOFTMAX)
-                z2_gradient = gradient[:, None] * score_weight
-                z2_gradient *= _slope(z2, h2, alpha, rate, shift, KIND, DOT)
-                alpha1, rate1, shift1 = load_activation(unit + 3 * D * H1 + H2 * H1, inner, H1)
-                h1_gradient = tl.dot(z2_gradient.to(DOT), weight, input_precision="ieee")
-                z1_gradient = h1_gradient * _slope(z1, h1, alpha1, rate1, shift1, KIND, DOT)
+                share, z1_gradient, _ = differentiate_keys(
+                    key, valid, first, of_candidate, unit, later, of_output, scale, (),
+                    D, H1, H2, KIND, SOFTMAX, MOMENTS, DOT, False,
+                )  # fmt: skip
                 of_key += tl.dot(z1_gradient.to(DOT), tl.trans(first), input_precision="ieee")
-                of_key += share[:, None] * pooled[None, :]
+                if MOMENTS == 0:
+                    of_key += share[:, None] * of_output[0][None, :]
         store_rows(key_gradient, rows, inside, of_key, DIM, D)
 
 
@@ -291,8 +183,8 @@ def backward_first_layer(
     query, behaviors, windows, order, c, unit, plan, terms, upstream, output,
     c_gradient, query_gradient, sums, num_candidates, scale,
     DIM: tl.constexpr, D: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, TILE: tl.constexpr,
-    KIND: tl.constexpr, SOFTMAX: tl.constexpr, DOT: tl.constexpr, SIZE: tl.constexpr,
-    HOLD: tl.constexpr,
+    KIND: tl.constexpr, SOFTMAX: tl.constexpr, MOMENTS: tl.constexpr, DOT: tl.constexpr,
+    SIZE: tl.constexpr, HOLD: tl.constexpr,
 ):  # fmt: skip
     """Gradients of q `[C, DIM]`, and of the first layer's blocks for behaviour and product.
 
@@ -302,9 +194,7 @@ def backward_first_layer(
     The gradient G of a candidate's matrix (Wk - Wd) + Wp diag(q) holds all: G itself, G diag(q),
     and the row sums of G * Wp, to which those through c are added.
     """
-    weight, bias, score_weight, alpha, rate, shift, score_bias = load_later_layers(
-        unit, D, H1, H2, DOT
-    )
+    later = load_later_layers(unit, D, H1, H2, DOT)
     program = tl.program_id(0)
     dims, inner = tl.arange(0, D), tl.arange(0, H1)
     tile = dims[:, None] * H1 + inner[None, :]
@@ -319,23 +209,18 @@ def backward_first_layer(
         candidate = tl.load(order + place)
         begin, end = tl.load(windows + 2 * candidate), tl.load(windows + 2 * candidate + 1)
         q, first, of_candidate = load_candidate(candidate, query, c, unit, DIM, D, H1, DOT)
-        pooled, mean = _load_upstream(candidate, upstream, output, DIM, D, SOFTMAX)
+        of_output = load_upstream(
+            candidate, upstream, output, terms, num_candidates, DIM, D, SOFTMAX, MOMENTS
+        )
         matrix = tl.zeros([D, H1], tl.float32)
         for start in range(begin, end, TILE):
             rows = start + tl.arange(0, TILE)
             valid = rows < end
             key = load_rows(behaviors, rows, valid, DIM, D).to(DOT)
-            z1, h1, z2, h2, score = score_keys(
-                key, first, of_candidate, unit, weight, bias, score_weight, score_bias,
-                alpha, rate, shift, D, H1, H2, KIND, DOT,
+            _, z1_gradient, _ = differentiate_keys(
+                key, valid, first, of_candidate, unit, later, of_output, scale, (),
+                D, H1, H2, KIND, SOFTMAX, MOMENTS, DOT, False,
             )  # fmt: skip
-            share = _share(score, valid, candidate, terms, num_candidates, scale, SOFTMAX)
-            gradient = _score_gradient(key, share, valid, pooled, mean, scale, SOFTMAX)
-            z2_gradient = gradient[:, None] * score_weight
-            z2_gradient *= _slope(z2, h2, alpha, rate, shift, KIND, DOT)
-            alpha1, rate1, shift1 = load_activation(unit + 3 * D * H1 + H2 * H1, inner, H1)
-            h1_gradient = tl.dot(z2_gradient.to(DOT), weight, input_precision="ieee")
-            z1_gradient = h1_gradient * _slope(z1, h1, alpha1, rate1, shift1, KIND, DOT)
             matrix += tl.dot(tl.trans(key), z1_gradient.to(DOT), input_precision="ieee")
         # read again: held through the loop, they would spill registers
         row = matrix * tl.load(unit + D * H1 + tile)

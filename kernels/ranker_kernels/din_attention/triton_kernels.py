@@ -43,7 +43,8 @@ def sigmoid(z, DOT: tl.constexpr):
 
 
 @triton.jit
-def _activate(z, alpha, rate, shift, KIND: tl.constexpr, DOT: tl.constexpr):
+def activate(z, alpha, rate, shift, KIND: tl.constexpr, DOT: tl.constexpr):
+    """Returns h, the hidden layer's output."""
     if KIND == SIGMOID:
         return sigmoid(z, DOT)
     if KIND == PRELU:
@@ -85,19 +86,21 @@ def load_later_layers(unit, D: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr,
 
 
 @triton.jit
-def score_keys(
-    key, first, c, unit, weight2, bias2, score_weight, score_bias, alpha2, rate2, shift2,
-    D: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr,
-    KIND: tl.constexpr, DOT: tl.constexpr,
+def pass_first_layer(key, first, c):
+    """Returns z1 `[TILE, H1]` of keys `[TILE, D]`."""
+    return tl.dot(key, first, input_precision="ieee") + c
+
+
+@triton.jit
+def pass_second_layer(
+    z1, unit, weight2, bias2,
+    D: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, KIND: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """Returns both layers before and after activation, and the scores of keys `[TILE, D]`."""
+    """Returns h1 `[TILE, H1]` and z2 `[TILE, H2]`."""
     units1 = unit + 3 * D * H1 + H2 * H1
     alpha1, rate1, shift1 = load_activation(units1, tl.arange(0, H1), H1)
-    z1 = tl.dot(key, first, input_precision="ieee") + c
-    h1 = _activate(z1, alpha1, rate1, shift1, KIND, DOT)
-    z2 = tl.dot(h1.to(DOT), tl.trans(weight2), input_precision="ieee") + bias2
-    h2 = _activate(z2, alpha2, rate2, shift2, KIND, DOT)
-    return z1, h1, z2, h2, tl.sum(h2 * score_weight, 1) + score_bias
+    h1 = activate(z1, alpha1, rate1, shift1, KIND, DOT)
+    return h1, tl.dot(h1.to(DOT), tl.trans(weight2), input_precision="ieee") + bias2
 
 
 # an argument of 1 would be a constant
@@ -124,10 +127,10 @@ def forward(
             rows = start + tl.arange(0, TILE)
             valid = rows < end
             key = load_rows(behaviors, rows, valid, DIM, D).to(DOT)
-            _z1, _h1, _z2, _h2, score = score_keys(
-                key, first, of_candidate, unit, weight, bias, score_weight, score_bias,
-                alpha, rate, shift, D, H1, H2, KIND, DOT,
-            )  # fmt: skip
+            z1 = pass_first_layer(key, first, of_candidate)
+            _h1, z2 = pass_second_layer(z1, unit, weight, bias, D, H1, H2, KIND, DOT)
+            h2 = activate(z2, alpha, rate, shift, KIND, DOT)
+            score = tl.sum(h2 * score_weight, 1) + score_bias
             if SOFTMAX:
                 score = tl.where(valid, score * scale, -float("inf"))
                 risen = tl.maximum(maximum, tl.max(score, 0))

@@ -5,6 +5,9 @@ blocks of the first layer for behaviour, product and candidate, each `[D, H1]`; 
 alpha, rate and shift of the first layer; bias, score weight, alpha, rate and shift of the second;
 the last bias. Dice's gate is sigmoid(z * rate + shift). `c` `[C, H1]` is (Wq + Wd) q + b1.
 
+For the moments of a layer, `MOMENTS`, the unit ends before its activation. Their backward has rate
+and shift there of a line: dz = z * rate + shift.
+
 `plan` deals candidates out to programs: `[PROGRAMS + 1]` bounds of ranges that cost nearly the
 same, a function of the windows alone, so that sums over a program's candidates have the same bits
 twice. For a backward, candidates come in the order of their begins, and `marks` `[6, C]` says how
@@ -130,6 +133,30 @@ def _pack_activation(
 
 
 @triton.jit
+def _count_pairs(windows, num_candidates, BLOCK: tl.constexpr):
+    lengths = tl.zeros([BLOCK], tl.int64)
+    for start in range(0, num_candidates, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        begin, end = _load_windows(windows, windows, place, place < num_candidates, False)
+        lengths += end - begin
+    return tl.sum(lengths, 0)
+
+
+@triton.jit
+def _pack_line(
+    mean, mean_gradient, variance_gradient, pairs, to, units, exists, WIDTH: tl.constexpr
+):
+    """Writes rate and shift of dz = dmean / P + 2 (z - mean) / P dvariance, for P pairs."""
+    share = 1.0 / tl.maximum(pairs, 1).to(tl.float32)
+    of_variance = tl.load(variance_gradient + units, mask=exists, other=0.0).to(tl.float32)
+    of_mean = tl.load(mean_gradient + units, mask=exists, other=0.0).to(tl.float32)
+    rate = 2 * of_variance * share
+    tl.store(to + WIDTH + units, rate)
+    center = tl.load(mean + units, mask=exists, other=0.0).to(tl.float32)
+    tl.store(to + 2 * WIDTH + units, of_mean * share - center * rate)
+
+
+@triton.jit
 def _load_block(
     weight1, number, DIM: tl.constexpr, D: tl.constexpr, HIDDEN1: tl.constexpr, H1: tl.constexpr
 ):
@@ -140,10 +167,9 @@ def _load_block(
 
 
 @triton.jit
-def _pack(
-    weight1, weight2, weight3, bias2, bias3, alpha1, alpha2, mean1, variance1, mean2, variance2,
-    unit, DIM: tl.constexpr, D: tl.constexpr, HIDDEN1: tl.constexpr, H1: tl.constexpr,
-    HIDDEN2: tl.constexpr, H2: tl.constexpr, KIND: tl.constexpr,
+def _pack_linear(
+    weight1, weight2, bias2, unit, DIM: tl.constexpr, D: tl.constexpr, HIDDEN1: tl.constexpr,
+    H1: tl.constexpr, HIDDEN2: tl.constexpr, H2: tl.constexpr,
 ):  # fmt: skip
     dims, units1, units2 = tl.arange(0, D), tl.arange(0, H1), tl.arange(0, H2)
     tile = dims[:, None] * H1 + units1[None, :]
@@ -151,18 +177,34 @@ def _pack(
     tl.store(unit + tile, _load_block(weight1, 1, DIM, D, HIDDEN1, H1) - difference)
     tl.store(unit + D * H1 + tile, _load_block(weight1, 3, DIM, D, HIDDEN1, H1))
     tl.store(unit + 2 * D * H1 + tile, _load_block(weight1, 0, DIM, D, HIDDEN1, H1) + difference)
-    rest = unit + 3 * D * H1
-    second = load_rows(weight2, units2, units2 < HIDDEN2, HIDDEN1, H1).to(tl.float32)
-    tl.store(rest + units2[:, None] * H1 + units1[None, :], second)
-    rest += H2 * H1
-    _pack_activation(alpha1, mean1, variance1, rest, units1, units1 < HIDDEN1, H1, KIND)
-    rest += 3 * H1
-    exists = units2 < HIDDEN2
-    tl.store(rest + units2, tl.load(bias2 + units2, mask=exists, other=0.0).to(tl.float32))
-    weight = tl.load(weight3 + units2, mask=exists, other=0.0).to(tl.float32)
-    tl.store(rest + H2 + units2, weight)
-    _pack_activation(alpha2, mean2, variance2, rest + 2 * H2, units2, exists, H2, KIND)
-    tl.store(rest + 5 * H2, tl.load(bias3).to(tl.float32))
+    weight = load_rows(weight2, units2, units2 < HIDDEN2, HIDDEN1, H1).to(tl.float32)
+    to = unit + 3 * D * H1
+    tl.store(to + units2[:, None] * H1 + units1[None, :], weight)
+    bias = tl.load(bias2 + units2, mask=units2 < HIDDEN2, other=0.0).to(tl.float32)
+    tl.store(to + H2 * H1 + 3 * H1 + units2, bias)
+
+
+@triton.jit
+def _pack_rest(
+    weight3, bias3, alpha1, alpha2, mean1, variance1, mean2, variance2, pairs, activation1,
+    HIDDEN1: tl.constexpr, H1: tl.constexpr, HIDDEN2: tl.constexpr, H2: tl.constexpr,
+    KIND: tl.constexpr, MOMENTS: tl.constexpr, ORDERED: tl.constexpr,
+):  # fmt: skip
+    """Writes activations and the score's weight, and what stands for them with `MOMENTS`."""
+    units1, units2 = tl.arange(0, H1), tl.arange(0, H2)
+    exists1, exists2 = units1 < HIDDEN1, units2 < HIDDEN2
+    activation2 = activation1 + 3 * H1 + 2 * H2
+    if MOMENTS != 1:
+        _pack_activation(alpha1, mean1, variance1, activation1, units1, exists1, H1, KIND)
+    elif ORDERED:
+        _pack_line(alpha1, mean1, variance1, pairs, activation1, units1, exists1, H1)
+    if MOMENTS == 0:
+        _pack_activation(alpha2, mean2, variance2, activation2, units2, exists2, H2, KIND)
+        weight = tl.load(weight3 + units2, mask=exists2, other=0.0).to(tl.float32)
+        tl.store(activation2 - H2 + units2, weight)
+        tl.store(activation2 + 3 * H2, tl.load(bias3).to(tl.float32))
+    elif MOMENTS == 2 and ORDERED:
+        _pack_line(alpha2, mean2, variance2, pairs, activation2, units2, exists2, H2)
 
 
 # an argument of 1 would be a constant
@@ -173,20 +215,26 @@ def prepare(
     DIM: tl.constexpr, D: tl.constexpr, HIDDEN1: tl.constexpr, H1: tl.constexpr,
     HIDDEN2: tl.constexpr, H2: tl.constexpr, KIND: tl.constexpr, DOT: tl.constexpr,
     TILE: tl.constexpr, PROGRAMS: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
-    ROWS: tl.constexpr, ORDERED: tl.constexpr,
+    ROWS: tl.constexpr, ORDERED: tl.constexpr, MOMENTS: tl.constexpr,
 ):  # fmt: skip
     """Writes the bounds in the first program, the unit in the second, and c in the last ones.
 
-    With `ORDERED` the third writes the marks; without, candidates stay in their order.
+    With `ORDERED`, for a backward, the third writes the marks; without, candidates stay in their
+    order. For a backward of moments the alpha of that layer is the mean, and its moments are the
+    gradients of mean and variance.
     """
     program = tl.program_id(0)
     others: tl.constexpr = 3 if ORDERED else 2
     if program == 0:
         _deal_out(windows, order, plan, num_candidates, PROGRAMS, BINS, TILE, BLOCK, ORDERED)
     elif program == 1:
-        _pack(
-            weight1, weight2, weight3, bias2, bias3, alpha1, alpha2,
-            mean1, variance1, mean2, variance2, unit, DIM, D, HIDDEN1, H1, HIDDEN2, H2, KIND,
+        pairs = tl.full([], 0, tl.int64)
+        if ORDERED and MOMENTS > 0:
+            pairs = _count_pairs(windows, num_candidates, BLOCK)
+        _pack_linear(weight1, weight2, bias2, unit, DIM, D, HIDDEN1, H1, HIDDEN2, H2)
+        _pack_rest(
+            weight3, bias3, alpha1, alpha2, mean1, variance1, mean2, variance2, pairs,
+            unit + 3 * D * H1 + H2 * H1, HIDDEN1, H1, HIDDEN2, H2, KIND, MOMENTS, ORDERED,
         )  # fmt: skip
     elif program < others:
         _chain_up(windows, order, plan + PROGRAMS + 1, marks, num_candidates, TILE, BLOCK)

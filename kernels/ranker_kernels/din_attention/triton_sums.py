@@ -56,9 +56,9 @@ def add_sums(
     mean1, variance1, mean2, variance2,
     DIM: tl.constexpr, D: tl.constexpr, HIDDEN1: tl.constexpr, H1: tl.constexpr,
     HIDDEN2: tl.constexpr, H2: tl.constexpr, SIZE: tl.constexpr, KIND: tl.constexpr,
-    PROGRAMS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    MOMENTS: tl.constexpr, PROGRAMS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Writes the gradients of all weights; the first programs write that of W1."""
+    """Writes the gradients of all that there is; the first programs write that of W1."""
     first_blocks: tl.constexpr = D * H1 // BLOCK
     program = tl.program_id(0)
     if program < first_blocks:
@@ -78,16 +78,21 @@ def add_sums(
         inside = place < SIZE - 3 * D * H1
         total = _total(sums + 3 * D * H1, place, inside, SIZE, PROGRAMS, ROWS, BLOCK)
         row, column = place // H1, place % H1
-        tl.store(weight2 + row * HIDDEN1 + column, total, mask=(row < HIDDEN2) & (column < HIDDEN1))
         # see `triton_prepare.py`; rates follow alphas
         rates1 = unit + 3 * D * H1 + H2 * H1 + H1
         rates2 = rates1 + 2 * H1 + 3 * H2
         rest = place - H2 * H1
         tl.store(bias1 + rest, total, mask=(rest >= 0) & (rest < HIDDEN1))
-        _store_activation(total, rest - H1, rates1, alpha1, mean1, variance1, HIDDEN1, H1, KIND)
-        rest -= 4 * H1
-        tl.store(bias2 + rest, total, mask=(rest >= 0) & (rest < HIDDEN2))
-        rest -= H2
-        tl.store(weight3 + rest, total, mask=(rest >= 0) & (rest < HIDDEN2))
-        _store_activation(total, rest - H2, rates2, alpha2, mean2, variance2, HIDDEN2, H2, KIND)
-        tl.store(bias3 + rest - 4 * H2, total, mask=rest == 4 * H2)
+        rest2 = rest - 4 * H1
+        if MOMENTS != 1:
+            inside = (row < HIDDEN2) & (column < HIDDEN1)
+            tl.store(weight2 + row * HIDDEN1 + column, total, mask=inside)
+            _store_activation(total, rest - H1, rates1, alpha1, mean1, variance1, HIDDEN1, H1, KIND)
+            tl.store(bias2 + rest2, total, mask=(rest2 >= 0) & (rest2 < HIDDEN2))
+        if MOMENTS == 0:
+            rest3 = rest2 - H2
+            tl.store(weight3 + rest3, total, mask=(rest3 >= 0) & (rest3 < HIDDEN2))
+            _store_activation(
+                total, rest3 - H2, rates2, alpha2, mean2, variance2, HIDDEN2, H2, KIND
+            )
+            tl.store(bias3 + rest3 - 4 * H2, total, mask=rest3 == 4 * H2)
