@@ -18,6 +18,8 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from ranker.freed_memory import keep_freed_memory
+
 # gloo raises a plain RuntimeError; these are parts of its texts
 _PEER_FAILURES = (
     "Connection closed by peer",
@@ -67,6 +69,8 @@ def process_group(device: str = "auto", timeout_seconds: float = 600.0) -> Itera
     )
     if on_gpu:
         torch.cuda.set_device(target)
+    else:
+        keep_freed_memory()
     options: dict[str, Any] = {
         "backend": "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
         "timeout": datetime.timedelta(seconds=timeout_seconds),

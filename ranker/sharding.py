@@ -12,6 +12,7 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from ranker.compiled_lookup import use_compiled_lookup
 from ranker.embedding import EmbeddingTables, init_tables
+from ranker.local_lookup import look_up_locally
 from ranker.optimizers.dense import build_dense_optimizer
 from ranker.optimizers.options import OptimizerOptions
 from ranker.optimizers.tables import attach_fused_optimizer, build_replicated_optimizers
@@ -78,7 +79,15 @@ def shard(
     plan, sharders = plan_tables(module, tables, sharding, device=device, batch_size=batch_size)
     mend_replicated_lookup()
     use_compiled_lookup()
-    model = DistributedModelParallel(module, device=device, plan=plan, sharders=sharders)
+    alone = dist.get_world_size() == 1
+    # alone there are no gradients to average, and DDP's hooks are 2 % of a small step on CPUs
+    model = DistributedModelParallel(
+        module, device=device, plan=plan, sharders=sharders, init_data_parallel=not alone
+    )
+    if alone:
+        # with several ranks DDP does it
+        model.module.to(device)
+    look_up_locally(model)
     init_tables(model, std=init_std, seed=seed)
     # data-parallel tables turn up here, because sharding drops their fused optimizer
     unfused = dict(in_backward_optimizer_filter(model.named_parameters()))

@@ -1,12 +1,13 @@
 """What it saves that candidates of one user share a history, for DIN and TWIN.
 
-The same rows are trained on four times: as the loader brings them, every history in a batch once;
+The same rows are trained on five times: as the loader brings them, every history in a batch once;
 with a copy of the history for each candidate (every impression a user of its own, which reads and
-looks up what it sees); one by one, a step for each candidate; and with one history for all
-candidates of a batch, which is what sharing cannot save. Rows, order and initial weights of the
-first two are the same, so their losses of the first step must agree; later ones differ by what
-rounding does to the weights, and to selections that it changes. Times are CPU time of one thread:
-of a step, and with reading Parquet and building batches, once for every row.
+looks up what it sees); the same where a search looks every behaviour up, as if nothing knew which
+ids are equal; one by one, a step for each candidate; and with one history for all candidates of a
+batch, which is what sharing cannot save. Rows, order and initial weights of the first three are the
+same, so their losses of the first step must agree; later ones differ by what rounding does to the
+weights, and to selections that it changes. Times are CPU time of one thread: of a step, and with
+reading Parquet and building batches, once for every row.
 
     python scripts/benchmark_sharing.py
 """
@@ -33,6 +34,7 @@ from torch.profiler import ProfilerActivity, profile
 from ranker.config import build_train_job, to_plain
 from ranker.distributed import process_group
 from ranker.job import trainable_of
+from ranker.modules import narrowing
 from ranker_data.layout import (
     behaviors_arrow_schema,
     behaviors_path,
@@ -112,9 +114,13 @@ def write_dataset(root: Path, *, rows: int, share: int, length: int, copies: boo
         pq.write_table(pa.table(columns, schema=schema), path)
 
 
-def train(data: Path, batch_size: int, length: int, overrides: list[str]) -> dict[str, Any]:
+def train(
+    data: Path, batch_size: int, length: int, lookups: str, overrides: list[str]
+) -> dict[str, Any]:
     """Trains a few steps; returns losses, seconds for each batch, and the largest tensor."""
     torch.set_num_threads(1)
+    if lookups == "all":
+        vars(narrowing)["distinct"] = lambda ids: (ids, torch.arange(len(ids)))
     options = [
         *("dataset=prepared", f"dataset.path={data}", "name=sharing", "run_root=unused"),
         *(f"loader.batch_size={batch_size}", f"loader.max_length={length}", *overrides),
@@ -163,13 +169,15 @@ def main() -> None:
     parser.add_argument("--train", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:
-        data, batch_size, length, *overrides = arguments.train
-        print(json.dumps(train(Path(data), int(batch_size), int(length), overrides)))
+        data, batch_size, length, lookups, *overrides = arguments.train
+        result = train(Path(data), int(batch_size), int(length), lookups, overrides)
+        print(json.dumps(result))
         return
     print(
-        "| workload | share | one by one | own copies, with reading | shared, with reading "
-        "| times, with reading | at most | loss of the first step, of the last differs by "
-        "| largest tensor (MB) | a [C, L, D] tensor (MB) |\n" + "| --- " * 10 + "|"
+        "| workload | share | one by one | nothing shared | own copies, with reading "
+        "| shared, with reading | times nothing shared | times own copies, with reading | at most "
+        "| loss of the first step, of the last differs by | largest tensor (MB) "
+        "| a [C, L, D] tensor (MB) |\n" + "| --- " * 12 + "|"
     )
     for name, batch_size, length, overrides in WORKLOADS:
         for share in arguments.share if arguments.only in name else ():
@@ -177,18 +185,30 @@ def main() -> None:
                 measure_form(batch_size, length, overrides, share=rows, copies=copies)
                 for rows, copies in ((share, True), (share, False), (batch_size, False))
             ]
+            # without a search every behaviour is looked up as it is
+            alone = results[0]
+            if overrides == TWIN:
+                alone = measure_form(
+                    batch_size, length, overrides, share=share, copies=True, lookups="all"
+                )
             single = measure_form(1, length, overrides, share=1, copies=False)
-            print_row(name, share, batch_size, length, results, single)
+            print_row(name, share, batch_size, length, results, alone, single)
 
 
 def measure_form(
-    batch_size: int, length: int, overrides: tuple[str, ...], *, share: int, copies: bool
+    batch_size: int,
+    length: int,
+    overrides: tuple[str, ...],
+    *,
+    share: int,
+    copies: bool,
+    lookups: str = "distinct",
 ) -> dict[str, Any]:
     """Writes a data set in one of the forms and trains on it."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         write_dataset(data, rows=batch_size * BATCHES, share=share, length=length, copies=copies)
-        return measure(f"{data}", f"{batch_size}", f"{length}", *overrides)
+        return measure(f"{data}", f"{batch_size}", f"{length}", lookups, *overrides)
 
 
 def print_row(
@@ -197,21 +217,26 @@ def print_row(
     batch_size: int,
     length: int,
     results: list[dict[str, Any]],
+    alone: dict[str, Any],
     single: dict[str, Any],
 ) -> None:
-    """Prints one line, of results with own copies, shared and with one history, and one by one."""
+    """Prints one line, of own copies, shared and one history; nothing shared; one by one."""
     steps = [result["step"] for result in results]
     whole = [result["loading"] + result["step"] for result in results]
     rates = [
         f"{batch_size / step:,.0f}, {batch_size / both:,.0f}"
         for step, both in zip(steps, whole, strict=True)
     ]
-    copied, shared = (result["losses"] for result in results[:2])
-    changes = [abs(a - b) for a, b in zip(copied, shared, strict=True)]
+    shared = results[1]["losses"]
+    changes = [
+        max(abs(a - b), abs(c - b))
+        for a, b, c in zip(results[0]["losses"], shared, alone["losses"], strict=True)
+    ]
     assert all(map(math.isfinite, changes))
     pairs = batch_size * length * 2 * DIM * 4 / 1e6
     print(
-        f"| {name} | {share} | {1 / single['step']:,.0f} | {rates[0]} | {rates[1]} | "
+        f"| {name} | {share} | {1 / single['step']:,.0f} | {batch_size / alone['step']:,.0f} | "
+        f"{rates[0]} | {rates[1]} | {alone['step'] / steps[1]:.1f} | "
         f"{steps[0] / steps[1]:.1f}, {whole[0] / whole[1]:.1f} | {steps[0] / steps[2]:.1f} | "
         f"{changes[0]:.1e}, {changes[-1]:.1e} | "
         f"{results[1]['largest'] / 1e6:.1f} | {pairs:.1f} |",

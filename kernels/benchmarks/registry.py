@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from benchmarks import din_attention, pooling, searches, target_attention, twin
+from benchmarks import din_attention, linear, pooling, searches, target_attention, twin
 from benchmarks.workload import Workload
 
 Build = Callable[[str], Iterator[Workload]]
@@ -11,6 +11,7 @@ Build = Callable[[str], Iterator[Workload]]
 OPS: dict[str, Build] = {
     "din_attention": din_attention.build_workloads,
     "gated_scale": pooling.build_gated_scale,
+    "linear": linear.build_workloads,
     "searches": searches.build_workloads,
     "segment_sum": pooling.build_segment_sum,
     "signature_sums": pooling.build_signature_sums,

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ranker.modules.induced_attention import InducedAttention
+from ranker.modules.linear import Linear
 from ranker.modules.ppnet import PPNetOptions
 from ranker.modules.task_towers import TaskTowers, TowerOptions
 from ranker.slots import FeatureLayout, HeadInputs
@@ -123,8 +124,8 @@ class APEM(nn.Module):
 
 def _gate(input_dim: int, hidden_dim: int, output_dim: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(input_dim, hidden_dim),
+        Linear(input_dim, hidden_dim),
         nn.ReLU(),
-        nn.Linear(hidden_dim, output_dim),
+        Linear(hidden_dim, output_dim),
         nn.Sigmoid(),
     )

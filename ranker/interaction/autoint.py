@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ranker.modules.field_tokens import FieldTokens
+from ranker.modules.linear import Linear
 from ranker.slots import FeatureLayout
 
 Variant = Literal["paper", "authors"]
@@ -80,7 +81,7 @@ class _Attention(nn.Module):
         self.is_authors = variant == "authors"
         self.scale = head_dim**-0.5 if self.is_authors else 1.0
         # query, key, value and residual at once
-        self.projections = nn.Linear(input_dim, 4 * width, bias=False)
+        self.projections = Linear(input_dim, 4 * width, bias=False)
         for weight in self.projections.weight.data.chunk(4):
             nn.init.xavier_normal_(weight)
         self.norm = nn.LayerNorm(width) if self.is_authors else nn.Identity()

@@ -5,7 +5,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ranker.modules.linear import Linear
 from ranker.slots import FeatureLayout
+from ranker_kernels.linear import linear
 
 Form = Literal["full", "low_rank", "mixture"]
 
@@ -68,7 +70,7 @@ class _Mixture(nn.Module):
 
     def __init__(self, dim: int, rank: int, num_experts: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(dim, num_experts, bias=False)
+        self.gate = Linear(dim, num_experts, bias=False)
         self.down = nn.Parameter(torch.empty(num_experts, rank, dim))
         self.core = nn.Parameter(torch.empty(num_experts, rank, rank))
         self.up = nn.Parameter(torch.empty(num_experts, dim, rank))
@@ -78,11 +80,13 @@ class _Mixture(nn.Module):
                 nn.init.xavier_normal_(weight)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = torch.tanh(torch.einsum("cd,erd->cer", inputs, self.down))
-        hidden = torch.tanh(torch.einsum("cer,esr->ces", hidden, self.core))
-        experts = torch.einsum("ces,eds->ced", hidden, self.up) + self.bias
+        # all experts' V_i^T at once
+        down = linear(inputs, self.down.flatten(0, 1)).view(-1, *self.down.shape[:2])
+        hidden = torch.tanh(torch.einsum("cer,esr->ces", torch.tanh(down), self.core))
         shares = torch.softmax(self.gate(inputs), dim=1)
-        return torch.einsum("ce,ced->cd", shares, experts)
+        # shares times U_i x is U_i times shares x, and shares add up to 1: one product, [C, D] wide
+        mixed = (shares.unsqueeze(2) * hidden).flatten(1)
+        return linear(mixed, self.up.transpose(0, 1).flatten(1), self.bias)
 
 
 def _build_layer(dim: int, form: Form, rank: int, num_experts: int) -> nn.Module:
@@ -95,8 +99,8 @@ def _build_layer(dim: int, form: Form, rank: int, num_experts: int) -> nn.Module
             return _Mixture(dim, rank, num_experts)
 
 
-def _linear(input_dim: int, output_dim: int, *, bias: bool) -> nn.Linear:
-    layer = nn.Linear(input_dim, output_dim, bias=bias)
+def _linear(input_dim: int, output_dim: int, *, bias: bool) -> Linear:
+    layer = Linear(input_dim, output_dim, bias=bias)
     nn.init.xavier_normal_(layer.weight)
     if bias:
         nn.init.zeros_(layer.bias)

@@ -13,6 +13,8 @@ from ranker.distributed import sum_over_ranks
 
 # logits beyond share the outermost bins
 LIMIT = 16.0
+# rows that wait to be counted together: a step of few rows would spend more on calls than on rows
+_WAITING_ROWS = 1 << 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class StreamedAuc:
 
 
 class StreamedMetrics:
-    """AUC and PCOC of one task over the rows since the last reading, in constant memory.
+    """AUC and PCOC of one task over the rows since the last reading, in bounded memory.
 
     Args:
         num_bins: of equal width between logits of -LIMIT and LIMIT.
@@ -43,6 +45,8 @@ class StreamedMetrics:
         # weight of the negatives and of the positives in every bin
         self._counts = torch.zeros(2, num_bins, dtype=torch.float64, device=device)
         self._predicted = torch.zeros((), dtype=torch.float64, device=device)
+        # logits, whether positive, and weights [C] of each call since the last count
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, logits: Tensor, labels: Tensor, weights: Tensor) -> None:
         """Adds rows.
@@ -52,13 +56,23 @@ class StreamedMetrics:
             labels: [C] 0 or 1.
             weights: [C] not negative; 0 leaves a row out.
         """
-        logits = logits.detach().double()
+        # of their own: the caller may go on with its tensors
+        own = (logits.detach().to(torch.float64, copy=True), labels > 0.5)
+        self._waiting.append((*own, weights.to(torch.float64, copy=True)))
+        if sum(len(waiting) for waiting, _, _ in self._waiting) >= _WAITING_ROWS:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._waiting:
+            return
+        logits, positive, weights = map(torch.cat, zip(*self._waiting, strict=True))
+        self._waiting.clear()
         # what is not a number is told of elsewhere; it must not break an index here
-        weights = weights.double() * logits.isfinite()
+        weights = weights * logits.isfinite()
         logits = logits.nan_to_num()
         inside = logits.clamp(-LIMIT, LIMIT)
         place = ((inside + LIMIT) * (self.num_bins / (2 * LIMIT))).long()
-        place = place.clamp(max=self.num_bins - 1) + (labels > 0.5).long() * self.num_bins
+        place = place.clamp(max=self.num_bins - 1) + positive.long() * self.num_bins
         self._counts.view(-1).index_add_(0, place, weights)
         self._predicted += (logits.sigmoid() * weights).sum()
 
@@ -67,6 +81,7 @@ class StreamedMetrics:
 
         Every rank calls it. What is undefined is left out.
         """
+        self._count()
         totals = sum_over_ranks(torch.cat([self._counts.view(-1), self._predicted.view(1)]))
         self._counts.zero_()
         self._predicted.zero_()

@@ -4,6 +4,8 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from ranker.modules.linear import Linear
+
 CrossMode = Literal["auto", "add", "none"]
 
 
@@ -30,7 +32,7 @@ class BehaviorInput(nn.Module):
                 "use none or auto"
             )
         adds = cross == "add" or (cross == "auto" and cross_dim > 0)
-        self.projection = nn.Linear(cross_dim, query_dim, bias=False) if adds else None
+        self.projection = Linear(cross_dim, query_dim, bias=False) if adds else None
 
     def forward(self, behaviors: Tensor, cross: Tensor) -> Tensor:
         """Maps [N, D] and [N, X] to [N, D]."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ranker.modules.linear import Linear
 from ranker.modules.mlp import MLP, Activation
 
 
@@ -53,7 +54,7 @@ class ExpertGate(nn.Module):
 
     def __init__(self, *, input_dim: int, num_experts: int) -> None:
         super().__init__()
-        self.weight = nn.Linear(input_dim, num_experts, bias=False)
+        self.weight = Linear(input_dim, num_experts, bias=False)
 
     def forward(self, inputs: Tensor, experts: Tensor) -> Tensor:
         """Mixes experts [C, E, H] to [C, H] by an input [C, input_dim]."""

@@ -97,7 +97,8 @@ class FeatureGroup(nn.Module):
 
     def forward(self, lookup: Lookup, dense: Tensor) -> Tensor:
         """Returns [rows, output_dim] from the embedded ids and the raw dense columns [rows, F]."""
-        return torch.cat([values for values, _ in self._columns(lookup, dense)], dim=1)
+        columns = [values for values, _ in self._columns(lookup, dense)]
+        return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
     def distinct(self, lookup: Lookup, dense: Tensor) -> DistinctRows:
         """Returns the same rows, without a copy for each that repeats."""
@@ -106,6 +107,8 @@ class FeatureGroup(nn.Module):
 
     def _columns(self, lookup: Lookup, dense: Tensor) -> list[tuple[Tensor, Tensor | None]]:
         columns = [(lookup(key), lookup.rows.get(key)) for key in self.keys]
-        if self.dense_columns or not columns:
+        if self.dense_columns:
             columns.append(((dense[:, self.dense_columns] - self.mean) / self.std, None))
+        elif not columns:
+            columns.append((dense[:, :0], None))
         return columns

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ranker.modules.linear import Linear
 from ranker.slots import FeatureLayout
 
 
@@ -27,7 +28,7 @@ class FieldTokens(nn.Module):
         self.projections = nn.ModuleDict()
         for index, width in enumerate(layout.widths):
             if width != dim:
-                projection = nn.Linear(width, dim, bias=False)
+                projection = Linear(width, dim, bias=False)
                 nn.init.xavier_normal_(projection.weight)
                 self.projections[str(index)] = projection
         self.num_tokens = len(layout.names)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ranker.modules.linear import Linear
 from ranker_kernels.gated_scale import gated_scale
 
 
@@ -56,8 +57,8 @@ class GateNU(nn.Module):
         if hidden_dim < 1:
             raise ValueError(f"{option}.hidden_dim is {hidden_dim}; it must be at least 1")
         self.gamma = gamma
-        self.hidden = nn.Linear(input_dim, hidden_dim)
-        self.output = nn.Linear(hidden_dim, output_dim)
+        self.hidden = Linear(input_dim, hidden_dim)
+        self.output = Linear(hidden_dim, output_dim)
         nn.init.xavier_normal_(self.hidden.weight)
         nn.init.zeros_(self.hidden.bias)
         nn.init.zeros_(self.output.weight)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ranker.modules.linear import Linear
+
 
 class InducedAttention(nn.Module):
     """ISAB(X) = MAB(X, MAB(I, X)): m learned queries I stand between the tokens, in O(n m).
@@ -35,8 +37,8 @@ class _Block(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
-        self.feed = nn.Linear(dim, dim)
+        self.query, self.key, self.value = (Linear(dim, dim) for _ in range(3))
+        self.feed = Linear(dim, dim)
 
     def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
         heads = [

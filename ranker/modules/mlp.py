@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ranker.modules.dice import Dice
+from ranker.modules.linear import Linear
 
 Activation = Literal["relu", "prelu", "dice", "sigmoid"]
 
@@ -47,7 +48,7 @@ class MLP(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for width in hidden_units:
-            linear = nn.Linear(input_dim, width)
+            linear = Linear(input_dim, width)
             nn.init.xavier_normal_(linear.weight)
             nn.init.zeros_(linear.bias)
             layers += [linear, build_activation(activation, width)]
@@ -63,9 +64,9 @@ class MLP(nn.Module):
         return output
 
 
-def linear_logit(input_dim: int) -> nn.Linear:
+def linear_logit(input_dim: int) -> Linear:
     """Returns a tower's last layer: one logit, starting at 0, so that the first loss is ln 2."""
-    layer = nn.Linear(input_dim, 1)
+    layer = Linear(input_dim, 1)
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)
     return layer

@@ -8,9 +8,7 @@ from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
 from ranker_data.batch import BEHAVIOR_PREFIX, RankingBatch
-
-# a table of flags over the ids pays as long as there are not many more ids than rows
-_MAX_FLAGS_PER_ID = 16
+from ranker_kernels.numbering import distinct, number_flags
 
 
 def distinct_ids(
@@ -42,18 +40,6 @@ def distinct_ids(
     return _join(values, lengths), rows
 
 
-def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the distinct ids of [N], ascending, and the place [N] of each id among them."""
-    low, high = map(int, ids.aminmax()) if len(ids) else (0, -1)
-    size = high + 1
-    if low < 0 or size > _MAX_FLAGS_PER_ID * len(ids):
-        found, place = ids.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        return found, place
-    flags = torch.zeros(size, dtype=torch.bool, device=ids.device)
-    flags[ids] = True
-    return flags.nonzero()[:, 0].to(ids.dtype), (flags.cumsum(0) - 1)[ids]
-
-
 def keep_behaviors(batch: RankingBatch, keep: Tensor) -> tuple[RankingBatch, Tensor]:
     """Leaves behaviours out of a batch.
 
@@ -65,10 +51,9 @@ def keep_behaviors(batch: RankingBatch, keep: Tensor) -> tuple[RankingBatch, Ten
         The batch of the others, whose windows have those that they had, less what was left out;
         and [N + 1] the place of each behaviour among them (of the next one, where it is left out).
     """
-    rows = keep.nonzero()[:, 0]
-    place = torch.nn.functional.pad(keep.cumsum(0), (1, 0))
-    counts = torch.bincount(_owners(batch)[rows], minlength=batch.num_users)
-    ends = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    rows, place = number_flags(keep)
+    ends = place[_ends(batch)]
+    counts = ends.diff()
     values: dict[str, Tensor] = {}
     lengths: dict[str, Tensor] = {}
     bag_lengths, bag_weights = dict(batch.bag_lengths), dict(batch.bag_weights)
@@ -101,12 +86,11 @@ def keep_behaviors(batch: RankingBatch, keep: Tensor) -> tuple[RankingBatch, Ten
     return narrowed, place
 
 
-def _owners(batch: RankingBatch) -> Tensor:
-    """Returns the user row [N] of every behaviour: behaviours are sorted by user."""
-    ends = torch.zeros(batch.num_users, dtype=torch.int64, device=batch.windows.device)
-    ends = ends.scatter_reduce(0, batch.user_of, batch.windows[:, 1], "amax").cummax(0).values
-    counts = torch.diff(ends, prepend=ends.new_zeros(1))
-    return torch.repeat_interleave(counts, output_size=batch.num_behaviors)
+def _ends(batch: RankingBatch) -> Tensor:
+    """Returns 0 and where the behaviours of each user end, [U + 1]: they are sorted by user."""
+    ends = batch.windows.new_zeros(batch.num_users + 1)
+    ends.scatter_reduce_(0, batch.user_of + 1, batch.windows[:, 1], "amax")
+    return ends.cummax(0).values
 
 
 def _join(values: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> KeyedJaggedTensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ranker.modules.narrowing import distinct
+from ranker_kernels.numbering import distinct
 from ranker_kernels.search_topk import DistinctRows
 
 

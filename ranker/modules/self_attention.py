@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ranker.modules.linear import Linear
+
 
 class SelfAttention(nn.Module):
     """concat_h softmax(Q_h K_h^T / sqrt(d)) V_h W^O, without biases.
@@ -23,10 +25,10 @@ class SelfAttention(nn.Module):
                 raise ValueError(f"self-attention {name} is {value}; must be at least 1")
         self.num_heads = num_heads
         # query, key and value at once
-        self.projections = nn.Linear(dim, 3 * num_heads * head_dim, bias=False)
+        self.projections = Linear(dim, 3 * num_heads * head_dim, bias=False)
         for weight in self.projections.weight.data.chunk(3):
             nn.init.xavier_uniform_(weight)
-        self.output = nn.Linear(num_heads * head_dim, dim, bias=False)
+        self.output = Linear(num_heads * head_dim, dim, bias=False)
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Maps tokens [G, L, D] to [G, L, D]; `visible` [G, L] says which may be attended to."""

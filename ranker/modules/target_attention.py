@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ranker.modules.linear import Linear
 from ranker.modules.time_gap import TimeGapBias
 from ranker.slots import SearchInputs, SequenceInputs
 from ranker_kernels.search_topk import DistinctRows
@@ -67,10 +68,10 @@ class TargetAttention(nn.Module):
         self.key_weight = nn.Parameter(self.query_weight.detach().clone())
         self.value_weight = _heads(num_heads, query_dim + cross_dim, head_dim)
         # starts at zero: at first, attention goes by likeness alone
-        self.cross = nn.Linear(cross_dim, num_heads, bias=False) if cross_dim else None
+        self.cross = Linear(cross_dim, num_heads, bias=False) if cross_dim else None
         if self.cross is not None:
             nn.init.zeros_(self.cross.weight)
-        self.output = nn.Linear(num_heads * head_dim, output_dim, bias=False)
+        self.output = Linear(num_heads * head_dim, output_dim, bias=False)
         self.gaps, self.score_scale = gaps, score_scale
 
     def query_of(self, inputs: SequenceInputs | SearchInputs) -> Tensor:
@@ -157,7 +158,9 @@ class TargetAttention(nn.Module):
         if self.gaps is not None:
             times = self.gaps.keys(inputs.behavior_time).to(query.dtype)
             keys = torch.cat([inputs.behaviors, times], dim=1)
-        values = torch.cat([inputs.behaviors, inputs.cross], dim=1)
+        values = inputs.behaviors
+        if self.cross is not None:
+            values = torch.cat([values, inputs.cross], dim=1)
         return query, keys, values, self.bias(inputs.cross, inputs.log_size)
 
     def _project(self, pooled: Tensor) -> Tensor:

@@ -27,8 +27,12 @@ def task_loss(logit: Tensor, target: TaskTargets) -> Tensor:
 
 def weighted_sum(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """Returns the sum of named losses; those without a weight weigh 1."""
-    zero = 0 * next(iter(parts.values()))
-    return sum((weights.get(name, 1.0) * part for name, part in parts.items()), zero)
+    # nothing is multiplied by 1 or added to 0: each would be an op, and one more in the backward
+    first, *rest = (
+        weights[name] * part if weights.get(name, 1.0) != 1.0 else part
+        for name, part in parts.items()
+    )
+    return sum(rest, first)
 
 
 def check_known(option: str, names: Iterable[str], logits: Mapping[str, Tensor]) -> None:

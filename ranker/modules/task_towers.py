@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ranker.modules.gate_nu import Gates
+from ranker.modules.linear import Linear
 from ranker.modules.mlp import Activation, build_activation, linear_logit
 from ranker.modules.ppnet import PPNet, PPNetOptions
 from ranker.modules.product_logit import product_logit
@@ -109,7 +110,7 @@ class _Tower(nn.Module):
         super().__init__()
         self.layers, self.activations = nn.ModuleList(), nn.ModuleList()
         for width in options.hidden_units:
-            linear = nn.Linear(input_dim, width)
+            linear = Linear(input_dim, width)
             nn.init.xavier_normal_(linear.weight)
             nn.init.zeros_(linear.bias)
             self.layers.append(linear)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ranker.modules.behavior import BehaviorInput, CrossMode
+from ranker.modules.linear import Linear
 from ranker.modules.recency import Recency, places_from_the_end
 from ranker.modules.self_attention import SelfAttention
 from ranker.modules.window_groups import WindowGroup, encode_groups, group_windows
@@ -98,7 +99,7 @@ class _Layer(nn.Module):
     ) -> None:
         super().__init__()
         self.attention = SelfAttention(dim=dim, num_heads=num_heads, head_dim=head_dim)
-        self.first, self.second = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+        self.first, self.second = Linear(dim, hidden_dim), Linear(hidden_dim, dim)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
 

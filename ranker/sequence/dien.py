@@ -6,9 +6,11 @@ from torch import Tensor, nn
 
 from ranker.distributed import weighted_mean
 from ranker.modules.behavior import BehaviorInput, CrossMode
+from ranker.modules.linear import Linear
 from ranker.modules.window_groups import WindowGroup, encode_groups, group_windows
 from ranker.modules.windows import check_max_length, latest_behaviors
 from ranker.slots import SequenceInputs
+from ranker_kernels.linear import linear
 
 
 class DIEN(nn.Module):
@@ -51,7 +53,7 @@ class DIEN(nn.Module):
         self.output_dim = query_dim
         self.behavior = BehaviorInput(query_dim=query_dim, cross_dim=cross_dim, cross=cross)
         self.extractor = nn.GRU(query_dim, query_dim, batch_first=True)
-        self.attention = nn.Linear(query_dim, query_dim, bias=False)
+        self.attention = Linear(query_dim, query_dim, bias=False)
         self.evolution = nn.GRUCell(query_dim, query_dim)
 
     def forward(self, inputs: SequenceInputs) -> Tensor:
@@ -84,11 +86,11 @@ class DIEN(nn.Module):
     def _evolve(self, states: Tensor, attention: Tensor, slot: Tensor) -> Tensor:
         """Returns the last state [K, D] of the AUGRU over states [G, L, D] with gates [K, L]."""
         cell = self.evolution
-        entering = F.linear(states, cell.weight_ih, cell.bias_ih)
+        entering = linear(states, cell.weight_ih, cell.bias_ih)
         evolved = states.new_zeros(len(slot), self.output_dim)
         for step in range(states.shape[1]):
             reset_in, update_in, new_in = entering[slot, step].chunk(3, dim=1)
-            reset_h, update_h, new_h = F.linear(evolved, cell.weight_hh, cell.bias_hh).chunk(3, 1)
+            reset_h, update_h, new_h = linear(evolved, cell.weight_hh, cell.bias_hh).chunk(3, 1)
             reset = torch.sigmoid(reset_in + reset_h)
             new = torch.tanh(new_in + reset * new_h)
             # a place behind the end has attention 0: the state stays

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ranker.modules.behavior import BehaviorInput, CrossMode
+from ranker.modules.linear import Linear
 from ranker.modules.mlp import Activation, build_activation
 from ranker.modules.window_groups import WindowGroup, group_windows
 from ranker.modules.windows import check_max_length, latest_behaviors
@@ -55,12 +56,12 @@ class DINOuter(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
         layers: list[nn.Module] = [build_activation(activation, width)]
         for next_width in hidden_units[1:]:
-            linear = nn.Linear(width, next_width)
+            linear = Linear(width, next_width)
             nn.init.xavier_normal_(linear.weight)
             nn.init.zeros_(linear.bias)
             layers += [linear, build_activation(activation, next_width)]
             width = next_width
-        self.rest = nn.Sequential(*layers, nn.Linear(width, 1))
+        self.rest = nn.Sequential(*layers, Linear(width, 1))
 
     def forward(self, inputs: SequenceInputs) -> Tensor:
         """Returns [C, D]; an empty window gives zeros."""

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ranker.modules.behavior import BehaviorInput, CrossMode
+from ranker.modules.linear import Linear
 from ranker.modules.recency import time_bucket
 from ranker.modules.window_groups import WindowGroup, encode_groups, group_windows
 from ranker.modules.windows import check_max_length, latest_behaviors
@@ -106,7 +107,7 @@ class _Layer(nn.Module):
         self.num_heads = num_heads
         width = num_heads * head_dim
         self.norm, self.norm_attended = nn.LayerNorm(dim), nn.LayerNorm(width)
-        self.first, self.second = nn.Linear(dim, 4 * width), nn.Linear(width, dim)
+        self.first, self.second = Linear(dim, 4 * width), Linear(width, dim)
         self.place_bias = nn.Embedding(max_positions, 1) if max_positions else None
         self.time_bias = nn.Embedding(time_buckets, 1) if time_buckets else None
         for table in (self.place_bias, self.time_bias):

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ranker.modules.behavior import BehaviorInput, CrossMode
+from ranker.modules.linear import Linear
 from ranker.modules.recency import places_from_the_end
 from ranker.modules.window_groups import WindowGroup, encode_groups, group_windows
 from ranker.modules.windows import check_max_length, latest_behaviors
@@ -95,12 +96,8 @@ class _Level(nn.Module):
     def __init__(self, length: int, dim: int, time_dim: int, feature_dim: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
-        self.time = nn.Sequential(
-            nn.Linear(length, time_dim), nn.GELU(), nn.Linear(time_dim, length)
-        )
-        self.feature = nn.Sequential(
-            nn.Linear(dim, feature_dim), nn.GELU(), nn.Linear(feature_dim, dim)
-        )
+        self.time = nn.Sequential(Linear(length, time_dim), nn.GELU(), Linear(time_dim, length))
+        self.feature = nn.Sequential(Linear(dim, feature_dim), nn.GELU(), Linear(feature_dim, dim))
 
     def forward(self, places: Tensor, mask: Tensor) -> Tensor:
         """Maps [G, L, D]; places where `mask` [G, L, 1] is 0 neither give nor take."""

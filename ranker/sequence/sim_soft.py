@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ranker.distributed import weighted_mean
+from ranker.modules.linear import Linear
 from ranker.modules.two_stage import TwoStageEncoder
 from ranker.slots import SearchInputs, SequenceInputs
 from ranker_kernels.search_topk import search_topk
@@ -77,10 +78,10 @@ class SIMSoft(TwoStageEncoder):
         self.auxiliary_weight = auxiliary_weight
         self.auxiliary_label, self.auxiliary_samples = auxiliary_label, auxiliary_samples
         if auxiliary_weight:
-            self.target_weight = nn.Linear(query_dim, auxiliary_dim, bias=False)
-            self.behavior_weight = nn.Linear(query_dim, auxiliary_dim, bias=False)
+            self.target_weight = Linear(query_dim, auxiliary_dim, bias=False)
+            self.behavior_weight = Linear(query_dim, auxiliary_dim, bias=False)
             self.auxiliary = nn.Sequential(
-                nn.Linear(2 * query_dim, auxiliary_units), nn.ReLU(), nn.Linear(auxiliary_units, 1)
+                Linear(2 * query_dim, auxiliary_units), nn.ReLU(), Linear(auxiliary_units, 1)
             )
 
     def search(self, inputs: SearchInputs) -> Tensor:

@@ -333,7 +333,7 @@ def test_opcheck(activation: Activation, given_moments: bool, generator: torch.G
     unit = as_leaves(unit, torch.float32)
     query, behaviors, windows = make_inputs(WINDOWS["overlapping"], generator=generator)
     arguments = (query.float().requires_grad_(), behaviors.float().requires_grad_(), windows)
-    torch.library.opcheck(attend, (*arguments, *parts(unit), activation, "softmax"))
+    torch.library.opcheck(attend.overload, (*arguments, *parts(unit), activation, "softmax"))
 
 
 @pytest.mark.parametrize(("activation", "given_moments"), [("prelu", False), ("dice", False)])

@@ -174,9 +174,37 @@ def test_what_is_not_a_number_stays_so_and_stays_where_it_is(normalize: Normaliz
     assert torch.equal(output[[0, 2]], clean[[0, 2]])
 
 
-def test_nothing_is_left_of_memory_that_was_there_before() -> None:
-    inputs = inputs_of([0, 40, 0, 3])
-    for _ in range(3):
-        # what the allocator hands out next
-        del [torch.full(shape, torch.nan) for shape in ((8, 24), (43, 24), (20, 96), (2, 8))][:]
-        assert not any(g.isnan().any() for g in differentiate(din_attention, inputs, "softmax"))
+@pytest.fixture
+def _memory_of_nan() -> Iterator[None]:
+    """New tensors hold NaN until they are written."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(1).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_memory_of_nan")
+@pytest.mark.parametrize("normalize", ["none", "softmax"])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("lengths", [[0, 0], [0, 40, 0, 3], [300] * 20])
+def test_everything_is_written_also_what_no_window_sees(
+    lengths: list[int], threads: int, normalize: Normalize
+) -> None:
+    torch.set_num_threads(threads)
+    query, _, _, unit = inputs_of(lengths)
+    lengths = lengths * (len(query) // len(lengths))
+    query = query[: len(lengths)]
+    # before, between and behind the windows there are behaviours
+    begins = torch.arange(len(lengths)) * 320 + 10
+    windows = torch.stack([begins, begins + torch.tensor(lengths)], dim=1)
+    behaviors = torch.randn(320 * len(lengths), query.shape[1])
+    inputs = (query, behaviors, windows, unit)
+    output, *gradients = differentiate(din_attention, inputs, normalize)
+    assert not any(tensor.isnan().any() for tensor in (output, *gradients))
+    empty = windows[:, 0] == windows[:, 1]
+    seen = torch.zeros(len(behaviors), dtype=torch.bool)
+    for begin, end in windows.tolist():
+        seen[begin:end] = True
+    for rows in (output[empty], gradients[0][empty], gradients[1][~seen]):
+        assert not rows.count_nonzero()
+    assert (gradients[1][seen] != 0).any(1).all()

@@ -1,10 +1,12 @@
+import ctypes
 from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from ranker_kernels.embedding_rows import find_library, gather_rows, update_rowwise_adagrad
+from ranker_kernels import embedding_rows
+from ranker_kernels.embedding_rows import Keys, are_in_bounds, find_library
 
 LR, EPS = 0.1, 1e-4
 
@@ -14,6 +16,30 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+def one_key(table: Tensor, places: Tensor) -> Keys:
+    return Keys(begins=[0], ends=[len(places)], first_rows=[0], sizes=[len(table)])
+
+
+def gather_rows(library: ctypes.CDLL, table: Tensor, places: Tensor) -> Tensor:
+    (found,) = embedding_rows.gather_rows(library, table, places, one_key(table, places))
+    return found
+
+
+def update_rowwise_adagrad(
+    library: ctypes.CDLL,
+    table: Tensor,
+    squares: Tensor,
+    places: Tensor,
+    gradients: Tensor,
+    *,
+    lr: float,
+    eps: float,
+) -> None:
+    embedding_rows.update_rowwise_adagrad(
+        *(library, table, squares, places, one_key(table, places), [gradients]), lr=lr, eps=eps
+    )
 
 
 def draw(rows: int, count: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -32,7 +58,7 @@ def draw(rows: int, count: int, width: int) -> tuple[Tensor, Tensor, Tensor, Ten
 def test_each_row_moves_once_along_the_sum_of_its_gradients(
     rows: int, count: int, width: int
 ) -> None:
-    # more than two digits of the sort, in little memory
+    # in little memory
     rows = min(rows, max(3000, 5_000_000 // width**2))
     table, squares, places, gradients = draw(rows, count, width)
     sums = torch.zeros(rows, width, dtype=torch.float64).index_add(0, places, gradients.double())
@@ -51,23 +77,94 @@ def test_each_row_moves_once_along_the_sum_of_its_gradients(
 
 
 @pytest.mark.usefixtures("threads")
-def test_the_number_of_threads_changes_no_bit() -> None:
+@pytest.mark.parametrize("width", [5, 16, 200])
+@pytest.mark.parametrize(("rows", "count"), [(1000, 30_000), (90_000, 70_001)])
+def test_the_number_of_threads_changes_no_bit(rows: int, count: int, width: int) -> None:
     library = find_library()
     assert library is not None
     results = []
-    for threads in (1, 2, 5):
+    for threads in (1, 2, 3, 16):
         torch.set_num_threads(threads)
-        table, squares, places, gradients = draw(1000, 30_000, 16)
+        table, squares, places, gradients = draw(rows, count, width)
         update_rowwise_adagrad(library, table, squares, places, gradients, lr=LR, eps=EPS)
-        results.append((table, squares))
-    for table, squares in results[1:]:
-        assert torch.equal(table, results[0][0])
-        assert torch.equal(squares, results[0][1])
+        results.append((table, squares, gather_rows(library, table, places)))
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
 
 
-@pytest.mark.parametrize("count", [0, 1, 1000])
-def test_rows_are_gathered(count: int) -> None:
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("row", [0, 2**24 + 5])
+def test_rows_that_are_all_the_same(row: int, threads: int) -> None:
     library = find_library()
     assert library is not None
-    table, _, places, _ = draw(500, count, 24)
+    torch.set_num_threads(threads)
+    # only what is touched takes memory
+    table, squares = torch.zeros(2**24 + 6, 2), torch.zeros(2**24 + 6)
+    places = torch.full((40_000,), row)
+    gradients = torch.full((40_000, 2), 0.25)
+    update_rowwise_adagrad(library, table, squares, places, gradients, lr=1.0, eps=0.0)
+    assert squares[row] == 1e8
+    assert table[row].tolist() == [-1.0, -1.0]
+    assert int(squares.count_nonzero()) == 1
+    assert torch.equal(gather_rows(library, table, places), torch.full((40_000, 2), -1.0))
+
+
+@pytest.mark.parametrize("width", [3, 16, 24])
+@pytest.mark.parametrize("count", [0, 1, 1000, 50_000])
+def test_rows_are_gathered(count: int, width: int) -> None:
+    library = find_library()
+    assert library is not None
+    table, _, places, _ = draw(500, count, width)
     assert torch.equal(gather_rows(library, table, places), table[places])
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_several_keys_with_tables_of_their_own(threads: int) -> None:
+    library = find_library()
+    assert library is not None
+    torch.set_num_threads(threads)
+    width, generator = 6, torch.Generator().manual_seed(7)
+    # tables of 5,000, 10 and 300 rows; the second has two keys, and the third key no ids
+    counts, first_rows, sizes = [20_000, 9000, 0, 5], [0, 5000, 5010, 5000], [5000, 10, 300, 10]
+    ids = torch.cat(
+        [
+            torch.randint(0, size, (count,), generator=generator)
+            for size, count in zip(sizes, counts, strict=True)
+        ]
+    )
+    ends = torch.tensor(counts).cumsum(0)
+    keys = Keys((ends - torch.tensor(counts)).tolist(), ends.tolist(), first_rows, sizes)
+    rows = ids + torch.tensor(first_rows).repeat_interleave(torch.tensor(counts))
+    table, squares = torch.randn(5310, width, generator=generator), torch.rand(5310)
+    found = embedding_rows.gather_rows(library, table, ids, keys)
+    assert torch.equal(torch.cat(found), table[rows])
+    assert [len(values) for values in found] == counts
+
+    # one is a part of a wider tensor, one is transposed, and one key has none
+    given = torch.randn(len(ids), width, generator=generator)
+    pieces = torch.split(given, counts)
+    wide = torch.cat([pieces[0], pieces[0]], dim=1)[:, width:]
+    gradients = [wide, pieces[1].t().contiguous().t(), pieces[2], None]
+    expected, expected_squares = table.clone(), squares.clone()
+    update_rowwise_adagrad(
+        *(library, expected, expected_squares, rows[:-5], given[:-5]), lr=LR, eps=EPS
+    )
+    embedding_rows.update_rowwise_adagrad(
+        *(library, table, squares, ids, keys, gradients), lr=LR, eps=EPS
+    )
+    assert torch.equal(table, expected)
+    assert torch.equal(squares, expected_squares)
+
+
+@pytest.mark.parametrize(("bad", "fits"), [(None, True), (-1, False), (10, False), (9, True)])
+def test_ids_that_no_table_has_are_found(bad: int | None, fits: bool) -> None:
+    library = find_library()
+    assert library is not None
+    ids = torch.tensor([4999, 0, 3, 9, 0, 5])
+    if bad is not None:
+        ids[3] = bad
+    # the last id belongs to nobody
+    keys = Keys(begins=[0, 2, 5], ends=[2, 5, 5], first_rows=[0, 5000, 0], sizes=[5000, 10, 1])
+    assert are_in_bounds(library, ids, keys) == fits

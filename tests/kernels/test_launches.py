@@ -124,7 +124,7 @@ def test_din_moments(depth: int, record: Any, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(din, "choose_launch", lambda *_: small)
     query, behaviors, windows, unit = make_din_inputs("cpu")
     given = unit.moments[: depth - 1]
-    inputs = (
+    inputs: tuple[Any, ...] = (
         *(query, behaviors, windows, unit.weights[:depth], unit.biases[:depth]),
         *(unit.alphas[: depth - 1], [part.mean for part in given]),
         [part.variance for part in given],

@@ -13,6 +13,7 @@ from torch import Tensor
 from ranker_kernels.din_attention import blocked, compiled
 from ranker_kernels.din_attention.op import flatten, regroup
 from ranker_kernels.din_attention.unit import ActivationUnit, Layers, Moments, compute_dtype
+from ranker_kernels.ops import Op
 
 
 def pair_moments(
@@ -91,13 +92,11 @@ def _backward(
     return flatten(gradients, [query, behaviors, *weights, *biases, *alphas, *means, *variances])
 
 
-_moments = torch.library.custom_op("ranker_kernels::din_moments", _forward, mutates_args=())
-_moments_backward = torch.library.custom_op(
-    "ranker_kernels::din_moments_backward", _backward, mutates_args=()
-)
+_moments = Op("din_moments", _forward)
+_moments_backward = Op("din_moments_backward", _backward)
 
 
-@_moments.register_kernel("cuda")
+@_moments.register_cuda
 def find_with_triton(
     query: Tensor, behaviors: Tensor, windows: Tensor, *parts: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -113,7 +112,7 @@ def find_with_triton(
     return mean, variance
 
 
-@_moments_backward.register_kernel("cuda")
+@_moments_backward.register_cuda
 def differentiate_with_triton(
     mean_gradient: Tensor,
     variance_gradient: Tensor,

@@ -71,10 +71,9 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Does what `blocked.forward` does."""
     problem = _Call(query, behaviors, windows, unit, normalize=normalize)
-    output, terms = torch.zeros_like(problem.query), query.new_zeros(2, query.shape[0])
-    if normalize == "softmax":
-        # of an empty window
-        terms[0] = -torch.inf
+    output, terms = torch.empty_like(problem.query), query.new_empty(2, query.shape[0])
+    if normalize != "softmax":
+        terms.zero_()
     problem.run(library.din_forward, output, terms)
     return output, terms
 
@@ -162,7 +161,7 @@ class _Call:
 
     def differentiate(self, function: Callable[..., int], *upstream: Tensor) -> Gradients:
         """Calls a function that writes the gradients of everything."""
-        query, behaviors = map(torch.zeros_like, (self.query, self.behaviors))
+        query, behaviors = map(torch.empty_like, (self.query, self.behaviors))
         parts = [[torch.empty_like(tensor) for tensor in tensors] for tensors in self.parts]
         outputs = _Outputs(*map(_pointers, parts))
         self.run(function, *upstream, query, behaviors, ctypes.byref(outputs))

@@ -19,6 +19,7 @@ from ranker_kernels.din_attention.unit import (
     Normalize,
     compute_dtype,
 )
+from ranker_kernels.ops import Op
 
 
 def _attend(
@@ -77,13 +78,11 @@ def _attend_backward(
     return flatten(gradients, [query, behaviors, *weights, *biases, *alphas, *means, *variances])
 
 
-attend = torch.library.custom_op("ranker_kernels::din_attention", _attend, mutates_args=())
-attend_backward = torch.library.custom_op(
-    "ranker_kernels::din_attention_backward", _attend_backward, mutates_args=()
-)
+attend = Op("din_attention", _attend)
+attend_backward = Op("din_attention_backward", _attend_backward)
 
 
-@attend.register_kernel("cuda")
+@attend.register_cuda
 def attend_with_triton(
     query: Tensor, behaviors: Tensor, windows: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
@@ -99,7 +98,7 @@ def attend_with_triton(
     return launch.forward(query, behaviors, windows, unit, normalize, spread)
 
 
-@attend_backward.register_kernel("cuda")
+@attend_backward.register_cuda
 def differentiate_with_triton(
     gradient: Tensor,
     output: Tensor,

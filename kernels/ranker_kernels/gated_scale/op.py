@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ranker_kernels.ops import Op
+
 
 def _scale(logits: Tensor, hidden: Tensor, gamma: float) -> Tensor:
     """Returns gamma * sigmoid(logits) * hidden."""
@@ -25,13 +27,11 @@ def _scale_backward(
     return of_logits.to(logits.dtype), of_hidden.to(hidden.dtype)
 
 
-scale = torch.library.custom_op("ranker_kernels::gated_scale", _scale, mutates_args=())
-scale_backward = torch.library.custom_op(
-    "ranker_kernels::gated_scale_backward", _scale_backward, mutates_args=()
-)
+scale = Op("gated_scale", _scale)
+scale_backward = Op("gated_scale_backward", _scale_backward)
 
 
-@scale.register_kernel("cuda")
+@scale.register_cuda
 def scale_with_triton(logits: Tensor, hidden: Tensor, gamma: float) -> Tensor:
     """The same with Triton, for 16 and 32-bit floats."""
     # Triton is imported where it runs; a CPU installation does without
@@ -43,7 +43,7 @@ def scale_with_triton(logits: Tensor, hidden: Tensor, gamma: float) -> Tensor:
     return launch.forward(logits, hidden, gamma)
 
 
-@scale_backward.register_kernel("cuda")
+@scale_backward.register_cuda
 def differentiate_with_triton(
     gradient: Tensor, logits: Tensor, hidden: Tensor, gamma: float
 ) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "din_backward.h"
 #include "din_moments.h"
@@ -69,43 +70,76 @@ struct Forward {
     }
 };
 
-template <typename Worker>
-std::vector<Worker> workers(const Problem& problem, const Schedule& schedule, Worker worker) {
-    const int64_t pieces = static_cast<int64_t>(schedule.chunks.size());
-    return {static_cast<size_t>(std::clamp<int64_t>(pieces, 1, problem.threads)), worker};
+// calls use(worker, chunk, its number) for every chunk; each thread makes a worker of its own
+template <typename Make, typename Use>
+void run_chunks(const Problem& problem, const Schedule& schedule, Make make, Use use) {
+    const int64_t chunks = static_cast<int64_t>(schedule.chunks.size());
+    std::vector<std::optional<decltype(make())>> pool(std::min(chunks, problem.threads));
+    run_pieces(chunks, problem.threads, [&](int64_t chunk, int64_t worker) {
+        if (!pool[worker]) pool[worker].emplace(make());
+        use(*pool[worker], schedule.chunks[chunk], chunk);
+    });
+}
+
+// adds the rows of values [rows, size] to the first one, in their order
+void add_rows(float* values, int64_t rows, int64_t size, int64_t threads) {
+    constexpr int64_t kSlice = 1024;
+    run_pieces((size + kSlice - 1) / kSlice, threads, [&](int64_t slice, int64_t) {
+        const int64_t first = slice * kSlice, last = std::min(first + kSlice, size);
+        for (int64_t row = 1; row < rows; row++)
+            for (int64_t i = first; i < last; i++) values[i] += values[row * size + i];
+    });
 }
 
 void differentiate(
     const Problem& problem, const Unit& unit, const Upstream& upstream, const Outputs& outputs) {
     const Schedule schedule(problem, true);
-    std::vector<UnitGradient> parts(schedule.chunks.size(), UnitGradient(unit));
-    auto pool = workers(problem, schedule, Backward(problem, unit, schedule.longest, upstream));
-    run_pieces(schedule.chunks.size(), pool.size(), [&](int64_t piece, int64_t worker) {
-        pool[worker].run(schedule, schedule.chunks[piece], parts[piece]);
-    });
-    UnitGradient total(unit);
-    for (const UnitGradient& part : parts) total += part;
-    total.write(unit, outputs);
+    const int64_t dim = problem.dim, size = UnitGradient(unit, nullptr).size;
+    const int64_t parts = std::max<int64_t>(schedule.chunks.size(), 1);
+    // everything is written by the thread that has the chunk
+    const RawFloats sums = raw_floats(parts * size);
+    run_chunks(
+        problem, schedule, [&] { return Backward(problem, unit, schedule.longest, upstream); },
+        [&](Backward& worker, Chunk chunk, int64_t part) {
+            float* own = sums.get() + part * size;
+            std::fill_n(own, size, 0.0f);
+            worker.run(schedule, chunk, UnitGradient(unit, own));
+        });
+    // but for what no chunk has
+    for (int64_t c = 0; c < problem.candidates; c++)
+        if (is_empty(problem, c)) std::fill_n(upstream.query + c * dim, dim, 0.0f);
+    if (schedule.chunks.empty()) {
+        std::fill_n(upstream.behavior, problem.behaviors * dim, 0.0f);
+        std::fill_n(sums.get(), size, 0.0f);
+    }
+    add_rows(sums.get(), parts, size, problem.threads);
+    UnitGradient(unit, sums.get()).write(unit, outputs);
 }
 
 }  // namespace
 
-// Writes output [candidates, dim] and, with softmax, terms [2, candidates] of every candidate whose
-// window is not empty; the others are the caller's. Returns 0, or 1 where memory ran out.
+// Writes output [candidates, dim], and with softmax terms [2, candidates]. Returns 0, or 1 where
+// memory ran out.
 extern "C" int din_forward(const Problem* problem, float* output, float* terms) {
     return guarded([&] {
         const Unit unit(*problem);
         const Schedule schedule(*problem, false);
-        auto pool = workers(
-            *problem, schedule, Forward(*problem, unit, schedule.longest, output, terms));
-        run_pieces(schedule.chunks.size(), pool.size(), [&](int64_t piece, int64_t worker) {
-            pool[worker].run(schedule, schedule.chunks[piece]);
-        });
+        run_chunks(
+            *problem, schedule,
+            [&] { return Forward(*problem, unit, schedule.longest, output, terms); },
+            [&](Forward& worker, Chunk chunk, int64_t) { worker.run(schedule, chunk); });
+        for (int64_t c = 0; c < problem->candidates; c++) {
+            if (!is_empty(*problem, c)) continue;
+            std::fill_n(output + c * problem->dim, problem->dim, 0.0f);
+            if (!problem->softmax) continue;
+            terms[c] = -std::numeric_limits<float>::infinity();
+            terms[problem->candidates + c] = 0.0f;
+        }
     });
 }
 
-// Adds to query_gradient [candidates, dim] and behavior_gradient [behaviors, dim], and writes the
-// other gradients. Returns as above.
+// Writes query_gradient [candidates, dim], behavior_gradient [behaviors, dim] and the other gradients.
+// Returns as above.
 extern "C" int din_backward(
     const Problem* problem, const float* gradient, const float* output, const float* terms,
     float* query_gradient, float* behavior_gradient, const Outputs* outputs) {
@@ -123,10 +157,11 @@ extern "C" int din_moments(const Problem* problem, float* mean, float* variance)
         const Unit unit(*problem);
         const Schedule schedule(*problem, false);
         std::vector<Spread> parts(schedule.chunks.size(), Spread(unit));
-        auto pool = workers(*problem, schedule, MomentsForward(*problem, unit, schedule.longest));
-        run_pieces(schedule.chunks.size(), pool.size(), [&](int64_t piece, int64_t worker) {
-            pool[worker].run(schedule, schedule.chunks[piece], parts[piece]);
-        });
+        run_chunks(
+            *problem, schedule, [&] { return MomentsForward(*problem, unit, schedule.longest); },
+            [&](MomentsForward& worker, Chunk chunk, int64_t part) {
+                worker.run(schedule, chunk, parts[part]);
+            });
         Spread total(unit);
         for (const Spread& part : parts) total += part;
         total.write(unit, mean, variance);

@@ -19,13 +19,13 @@ static inline void exp_in_place(
 struct Upstream {
     const float *gradient, *output, *terms;  // if there are scores
     const float *offset, *slope;  // [out_pad] else: the gradient of z of the last layer is their line
-    float *query, *behavior;      // where the gradients go
+    float *query, *behavior;      // where the gradients go, of candidates and behaviours
 };
 
 struct Backward {
     Tile tile;
     Upstream upstream;
-    UnitGradient* sums = nullptr;
+    const UnitGradient* sums = nullptr;
     std::vector<Floats> gradient;        // of the hidden layers, [kTile, out_pad]
     Floats score_gradient;               // [kTile]
     Floats pooled_gradient;              // [kTile, dim_pad], a row for each segment
@@ -44,8 +44,11 @@ struct Backward {
         query_gradient.assign(longest * unit.dim_pad, 0.0f);
     }
 
-    void run(const Schedule& schedule, Chunk chunk, UnitGradient& into) {
+    // `into` holds zeros
+    void run(const Schedule& schedule, Chunk chunk, const UnitGradient& into) {
         sums = &into;
+        const int64_t dim = tile.unit.dim;
+        std::fill(upstream.behavior + chunk.begin * dim, upstream.behavior + chunk.end * dim, 0.0f);
         std::fill(of_candidate_gradient.begin(), of_candidate_gradient.end(), 0.0f);
         std::fill(query_gradient.begin(), query_gradient.end(), 0.0f);
         tile.walk(schedule, chunk, [&] {
@@ -145,23 +148,23 @@ struct Backward {
         }
         double total = 0.0;
         for (int64_t r = 0; r < rows; r++) total += factors[r];
-        sums->score_bias += static_cast<float>(total);
+        *sums->score_bias += static_cast<float>(total);
     }
 
     void back_through_activation(int64_t l) {
         const int64_t width = tile.unit.layers[l].out_pad;
         activate_backward(
             tile.unit.layers[l], tile.hidden[l].data(), tile.derived(l, 0), gradient[l].data(),
-            {sums->alpha[l].data(), sums->lift[l].data(), sums->spread[l].data()}, tile.rows);
+            {sums->alpha[l], sums->lift[l], sums->spread[l]}, tile.rows);
         // the bias of the first layer is summed with the candidates'
-        if (l > 0) add_columns(gradient[l].data(), sums->bias[l].data(), width, tile.rows);
+        if (l > 0) add_columns(gradient[l].data(), sums->bias[l], width, tile.rows);
     }
 
     void back_through_layer(int64_t l) {
         const Layer& layer = tile.unit.layers[l];
         multiply<true>(
             {gradient[l].data(), 1, layer.out_pad}, tile.hidden[l - 1].data(), layer.in_pad,
-            sums->weight[l].data(), layer.in_pad, layer.out, layer.in_pad, tile.rows);
+            sums->weight[l], layer.in_pad, layer.out, layer.in_pad, tile.rows);
         multiply<false>(
             {gradient[l].data(), layer.out_pad, 1}, layer.backward.data(), layer.in_pad,
             gradient[l - 1].data(), layer.in_pad, tile.rows, layer.in_pad, layer.out);
@@ -182,7 +185,7 @@ struct Backward {
         const Unit& unit = tile.unit;
         const int64_t width = unit.layers[0].out_pad, place = segment.place * unit.dim_pad;
         const float *query = &tile.query[place], *product = unit.product.data();
-        float *to_shared = sums->behavior.data(), *to_product = sums->product.data();
+        float *to_shared = sums->behavior, *to_product = sums->product;
         float* to_query = &query_gradient[place];
         multiply_into(
             {tile.segment_keys(segment), 1, unit.dim_pad}, rows, width, unit.dim, width,
@@ -247,14 +250,14 @@ struct Backward {
         const int64_t width = unit.layers[0].out_pad, count = chunk.last - chunk.first;
         multiply<true>(
             {tile.query.data(), 1, unit.dim_pad}, of_candidate_gradient.data(), width,
-            sums->candidate.data(), width, unit.dim, width, count);
+            sums->candidate, width, unit.dim, width, count);
         multiply<true>(
             {of_candidate_gradient.data(), width, 1}, unit.candidate_t.data(), unit.dim_pad,
             query_gradient.data(), unit.dim_pad, count, unit.dim_pad, unit.layers[0].out);
-        add_columns(of_candidate_gradient.data(), sums->bias[0].data(), width, count);
+        add_columns(of_candidate_gradient.data(), sums->bias[0], width, count);
         for (int64_t i = 0; i < count; i++)
-            for (int64_t d = 0; d < unit.dim; d++)
-                upstream.query[schedule.order[chunk.first + i] * unit.dim + d] +=
-                    query_gradient[i * unit.dim_pad + d];
+            std::copy_n(
+                &query_gradient[i * unit.dim_pad], unit.dim,
+                upstream.query + schedule.order[chunk.first + i] * unit.dim);
     }
 };

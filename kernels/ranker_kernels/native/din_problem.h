@@ -22,8 +22,13 @@ struct Problem {
     const float* const* variances;
 };
 
+static inline bool is_empty(const Problem& problem, int64_t candidate) {
+    return problem.windows[2 * candidate + 1] <= problem.windows[2 * candidate];
+}
+
 struct Chunk {
     int64_t first, last;  // in the order of the schedule
+    int64_t begin, end;   // its share of all behaviours; if chunks are disjoint, what it sees is in it
 };
 
 // The candidates that have behaviours, by the begin of their window, cut into chunks. Chunks are a
@@ -34,11 +39,11 @@ struct Schedule {
     int64_t longest = 0;  // candidates of the largest chunk
 
     // disjoint: no two chunks may see the same behaviour
-    Schedule(const Problem& problem, bool disjoint) {
+    Schedule(const Problem& problem, bool disjoint) : behaviors(problem.behaviors) {
         const int64_t* windows = problem.windows;
         int64_t pairs = 0;
         for (int64_t c = 0; c < problem.candidates; c++)
-            if (windows[2 * c + 1] > windows[2 * c]) {
+            if (!is_empty(problem, c)) {
                 order.push_back(c);
                 pairs += windows[2 * c + 1] - windows[2 * c];
             }
@@ -51,18 +56,22 @@ struct Schedule {
         for (int64_t i = 0; i < count; i++) {
             const int64_t begin = windows[2 * order[i]], end = windows[2 * order[i] + 1];
             if (held >= size && (!disjoint || begin >= seen)) {
-                add({first, i});
+                add(first, i);
                 first = i, held = 0;
             }
             held += end - begin;
             seen = std::max(seen, end);
         }
-        if (first < count) add({first, count});
+        if (first < count) add(first, count);
+        for (size_t i = 1; i < chunks.size(); i++)
+            chunks[i - 1].end = chunks[i].begin = windows[2 * order[chunks[i].first]];
     }
 
    private:
-    void add(Chunk chunk) {
-        chunks.push_back(chunk);
-        longest = std::max(longest, chunk.last - chunk.first);
+    int64_t behaviors;
+
+    void add(int64_t first, int64_t last) {
+        chunks.push_back({first, last, 0, behaviors});
+        longest = std::max(longest, last - first);
     }
 };

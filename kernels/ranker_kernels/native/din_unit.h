@@ -95,39 +95,32 @@ struct Outputs {
     float* const* variances;
 };
 
-// Sums of the gradient over some pairs, in the layouts of Unit.
+// Sums of the gradient over some pairs, in the layouts of Unit. They lie in someone else's memory,
+// one behind the other; without any, only their size is known.
 struct UnitGradient {
-    Floats candidate, behavior, product, score;
-    std::vector<Floats> weight, bias, alpha;  // of every hidden layer; the first has no weight here
-    std::vector<Floats> lift, spread;         // of Dice: sums of g and g s, g the gradient of s
-    float score_bias = 0.0f;
+    float *candidate, *behavior, *product, *score, *score_bias;
+    std::vector<float*> weight, bias, alpha;  // of every hidden layer; the first has no weight here
+    std::vector<float*> lift, spread;         // of Dice: sums of g and g s, g the gradient of s
+    int64_t size = 0;                         // all of them
 
-    explicit UnitGradient(const Unit& unit) {
+    UnitGradient(const Unit& unit, float* memory) {
+        const auto take = [&](int64_t count) {
+            float* block = memory ? memory + size : nullptr;
+            // every block begins on a cache line
+            size += (count + 15) / 16 * 16;
+            return block;
+        };
         const int64_t first = unit.dim * unit.layers[0].out_pad;
-        for (Floats* block : {&candidate, &behavior, &product}) block->assign(first, 0.0f);
-        score.assign(unit.score.size(), 0.0f);
+        for (float** block : {&candidate, &behavior, &product}) *block = take(first);
+        score = take(unit.score.size());
+        score_bias = take(1);
         for (const Layer& layer : unit.layers) {
-            weight.emplace_back(layer.backward.size(), 0.0f);
-            bias.emplace_back(layer.out_pad, 0.0f);
-            alpha.emplace_back(layer.alpha.size(), 0.0f);
-            lift.emplace_back(layer.rate.size(), 0.0f);
-            spread.emplace_back(layer.rate.size(), 0.0f);
+            weight.push_back(take(layer.backward.size()));
+            bias.push_back(take(layer.out_pad));
+            alpha.push_back(take(layer.alpha.size()));
+            lift.push_back(take(layer.rate.size()));
+            spread.push_back(take(layer.rate.size()));
         }
-    }
-
-    void operator+=(const UnitGradient& other) {
-        add(candidate, other.candidate);
-        add(behavior, other.behavior);
-        add(product, other.product);
-        add(score, other.score);
-        for (size_t l = 0; l < weight.size(); l++) {
-            add(weight[l], other.weight[l]);
-            add(bias[l], other.bias[l]);
-            add(alpha[l], other.alpha[l]);
-            add(lift[l], other.lift[l]);
-            add(spread[l], other.spread[l]);
-        }
-        score_bias += other.score_bias;
     }
 
     // into tensors with the shapes of ActivationUnit
@@ -140,24 +133,20 @@ struct UnitGradient {
             if (l > 0)
                 for (int64_t o = 0; o < layer.out; o++)
                     std::copy_n(&weight[l][o * layer.in_pad], layer.in, weights[l] + o * layer.in);
-            std::copy_n(bias[l].begin(), layer.out, biases[l]);
-            if (!layer.alpha.empty()) std::copy_n(alpha[l].begin(), layer.out, alphas[l]);
+            std::copy_n(bias[l], layer.out, biases[l]);
+            if (!layer.alpha.empty()) std::copy_n(alpha[l], layer.out, alphas[l]);
             // s = (z - mean) rate, so ds = -rate dmean - s rate^2 / 2 dvariance
             for (int64_t i = 0; i < layer.out && !layer.rate.empty(); i++) {
                 means[l][i] = -layer.rate[i] * lift[l][i];
                 variances[l][i] = -0.5f * layer.rate[i] * layer.rate[i] * spread[l][i];
             }
         }
-        if (score.empty()) return;
-        std::copy_n(score.begin(), unit.layers.back().out, weights[layers]);
-        biases[layers][0] = score_bias;
+        if (unit.score.empty()) return;
+        std::copy_n(score, unit.layers.back().out, weights[layers]);
+        biases[layers][0] = *score_bias;
     }
 
    private:
-    static void add(Floats& to, const Floats& from) {
-        for (size_t i = 0; i < to.size(); i++) to[i] += from[i];
-    }
-
     void write_first(const Unit& unit, float* to) const {
         const int64_t dim = unit.dim;
         for (int64_t o = 0; o < unit.layers[0].out; o++)

@@ -1,106 +1,164 @@
 // Rows of float32 tables on CPUs: looked up, and moved by row-wise Adagrad.
 //
-// The gradients of equal rows are added up in the order of their positions, and a row is written by
-// one thread, so the result does not depend on the number of threads.
+// The gradients of equal rows are added up in the order of keys and ids, and a row is written by one
+// thread, so the result does not depend on the number of threads.
 
-#include <algorithm>
 #include <cmath>
 
-#include "parallel.h"
+#include "keyed_ids.h"
+#include "row_parts.h"
 #include "vector.h"
 
 namespace {
 
-constexpr int64_t kAhead = 16;  // rows that are asked of memory before they are needed
+constexpr int64_t kLine = 16;         // floats of a cache line
+constexpr int64_t kAhead = 64;        // lines that are asked of memory before they are needed
+constexpr int64_t kPiece = 1 << 15;   // floats that a thread copies before it takes more
+constexpr int64_t kCached = 1 << 17;  // floats of which the sums of a part stay in the second cache
 
-struct Places {
-    std::vector<int64_t> row, position;
-};
+int64_t rows_ahead(int64_t width) {
+    return std::max<int64_t>(kAhead * kLine / std::max(width, kLine), 4);
+}
 
-// Sorts positions by row; equal rows stay in the order of their positions. Radix sort, 11 bits a time.
-Places sort_by_row(const int64_t* rows, int64_t count) {
-    constexpr int kBits = 11, kBuckets = 1 << kBits;
-    Places now{std::vector<int64_t>(rows, rows + count), std::vector<int64_t>(count)};
-    Places next{std::vector<int64_t>(count), std::vector<int64_t>(count)};
-    for (int64_t i = 0; i < count; i++) now.position[i] = i;
-    const int64_t highest = count ? *std::max_element(rows, rows + count) : 0;
-    for (int shift = 0; shift < 63 && (highest >> shift) > 0; shift += kBits) {
-        int64_t starts[kBuckets + 1] = {};
-        for (int64_t row : now.row) starts[((row >> shift) & (kBuckets - 1)) + 1]++;
-        for (int b = 0; b < kBuckets; b++) starts[b + 1] += starts[b];
-        for (int64_t i = 0; i < count; i++) {
-            const int64_t to = starts[(now.row[i] >> shift) & (kBuckets - 1)]++;
-            next.row[to] = now.row[i];
-            next.position[to] = now.position[i];
-        }
-        std::swap(now, next);
-    }
-    return now;
+template <int kWrite>
+inline void prefetch(const float* row, int64_t width) {
+    for (int64_t d = 0; d < width; d += kLine) __builtin_prefetch(row + d, kWrite);
+}
+
+inline void copy_row(const float* from, float* to, int64_t width) {
+    int64_t d = 0;
+    for (; d + kLanes <= width; d += kLanes) store(to + d, load(from + d));
+    if (d < width) std::memcpy(to + d, from + d, (width - d) * sizeof(float));
+}
+
+// to += factor from
+inline void add_row(float factor, const float* from, float* to, int64_t width) {
+    int64_t d = 0;
+    for (; d + kLanes <= width; d += kLanes) store(to + d, load(to + d) + factor * load(from + d));
+    for (; d < width; d++) to[d] += factor * from[d];
+}
+
+inline float mean_square(const float* row, int64_t width) {
+    Vec squares{};
+    int64_t d = 0;
+    for (; d + kLanes <= width; d += kLanes) squares += load(row + d) * load(row + d);
+    float total = sum(squares);
+    for (; d < width; d++) total += row[d] * row[d];
+    return total / static_cast<float>(width);
 }
 
 struct Adagrad {
-    float* table;            // [rows, width]
-    float* squares;          // [rows]
-    const float* gradients;  // [positions, width]
+    float* table;    // [rows, width]
+    float* squares;  // [rows]
     int64_t width;
     float rate, epsilon;
 
-    // moves the rows of the places [first, last), which begin and end with a row
-    void move(const Places& places, int64_t first, int64_t last) const {
-        std::vector<float> sum(width);
-        while (first < last) {
-            const int64_t row = places.row[first];
-            float* weights = table + row * width;
-            __builtin_prefetch(weights, 1);
-            __builtin_prefetch(squares + row, 1);
-            std::copy_n(gradients + places.position[first] * width, width, sum.begin());
-            for (first++; first < last && places.row[first] == row; first++)
-                add(sum.data(), gradients + places.position[first] * width);
-            float square = 0.0f;
-            for (float value : sum) square += value * value;
-            squares[row] += square / static_cast<float>(width);
-            const float step = rate / (std::sqrt(squares[row]) + epsilon);
-            for (int64_t d = 0; d < width; d++) weights[d] -= step * sum[d];
-            if (first + kAhead < last)
-                __builtin_prefetch(gradients + places.position[first + kAhead] * width);
+    // along the sum [width] of its gradients
+    void move(int64_t row, const float* sum) const {
+        squares[row] += mean_square(sum, width);
+        const float step = rate / (std::sqrt(squares[row]) + epsilon);
+        add_row(-step, sum, table + row * width, width);
+    }
+};
+
+// What one thread works with: the different rows of a part, found in a table by their hash.
+struct Mover {
+    const Adagrad& adagrad;
+    std::vector<uint32_t> slots;  // at a row's hash, or behind: one more than its place in rows, or 0
+    std::vector<int64_t> rows;
+    Floats sums;                  // [rows and more, width]
+
+    void move(const Place* first, const Place* last) {
+        const int64_t width = adagrad.width, ahead = rows_ahead(width);
+        size_t size = 1;
+        while (static_cast<int64_t>(size) < 2 * (last - first)) size *= 2;
+        slots.assign(size, 0);
+        rows.clear();
+        for (const Place* place = first; place < last; place++) {
+            if (last - place > ahead) prefetch<0>(place[ahead].gradient, width);
+            add(place->row, place->gradient);
         }
+        for (size_t i = 0; i < rows.size(); i++) adagrad.move(rows[i], &sums[i * width]);
     }
 
    private:
-    void add(float* __restrict to, const float* __restrict from) const {
-        for (int64_t d = 0; d < width; d++) to[d] += from[d];
+    void add(int64_t row, const float* gradient) {
+        const int64_t width = adagrad.width;
+        for (size_t slot = hash_of(row);; slot++) {
+            uint32_t& known = slots[slot & (slots.size() - 1)];
+            if (known == 0) {
+                // memory has until all gradients of the part are added up
+                prefetch<1>(adagrad.table + row * width, width);
+                __builtin_prefetch(adagrad.squares + row, 1);
+                const size_t at = rows.size() * width;
+                if (at == sums.size()) sums.resize(std::max<size_t>(2 * at, 64 * width));
+                copy_row(gradient, &sums[at], width);
+                rows.push_back(row);
+                known = static_cast<uint32_t>(rows.size());
+                return;
+            }
+            if (rows[known - 1] == row)
+                return add_row(1.0f, gradient, &sums[(known - 1) * width], width);
+        }
     }
 };
 
 }  // namespace
 
-// Copies the rows [count] of a table [any, width] to output [count, width].
-extern "C" void gather_rows(
-    const float* table, const int64_t* rows, int64_t count, int64_t width, float* output) {
-    for (int64_t i = 0; i < count; i++) {
-        if (i + kAhead < count) __builtin_prefetch(table + rows[i + kAhead] * width);
-        std::memcpy(output + i * width, table + rows[i] * width, width * sizeof(float));
+// Whether the table of each key has the rows that its ids name.
+extern "C" bool are_in_bounds(const KeyedIds* keyed) {
+    for (int64_t key = 0; key < keyed->keys; key++) {
+        const uint64_t size = keyed->sizes[key];
+        bool outside = false;
+        for (int64_t i = keyed->begins[key]; i < keyed->ends[key]; i++)
+            outside |= static_cast<uint64_t>(keyed->ids[i]) >= size;
+        if (outside) return false;
     }
+    return true;
+}
+
+// Copies the rows of a table [any, width] that the ids of each key name to outputs[key] [ids, width].
+extern "C" void gather_rows(
+    const float* table, const KeyedIds* keyed, int64_t width, float* const* outputs,
+    int64_t threads) {
+    const IdSequence sequence(*keyed);
+    const int64_t count = sequence.count(), ahead = rows_ahead(width);
+    const int64_t pieces = std::max<int64_t>(count * width / kPiece, 1);
+    const auto copy = [&](int64_t key, int64_t first, int64_t last) {
+        const float* rows = table + keyed->first_rows[key] * width;
+        const int64_t* ids = sequence.ids_of(key);
+        for (int64_t i = first; i < last; i++) {
+            if (i + ahead < last) prefetch<0>(rows + ids[i + ahead] * width, width);
+            copy_row(rows + ids[i] * width, outputs[key] + i * width, width);
+        }
+    };
+    run_pieces(pieces, threads, [&](int64_t piece, int64_t) {
+        sequence.walk(piece * count / pieces, (piece + 1) * count / pieces, copy);
+    });
 }
 
 // squares[row] += mean of the squared gradient; table[row] -= rate / (sqrt(squares[row]) + epsilon)
-// times the gradient, once for each different row of rows [count], with the sum of its gradients
-// [count, width]. Returns 0, or 1 where memory ran out.
+// times the gradient, once for each different row, with the sum of its gradients. Those of a key are
+// gradients[key] [ids, width], a row strides[key] floats behind the one before. Returns 0, or 1 where
+// memory ran out.
 extern "C" int update_rowwise_adagrad(
-    float* table, float* squares, const int64_t* rows, const float* gradients, int64_t count,
-    int64_t width, float rate, float epsilon, int64_t threads) {
+    float* table, float* squares, const KeyedIds* keyed, const float* const* gradients,
+    const int64_t* strides, int64_t width, float rate, float epsilon, int64_t threads) {
     return guarded([&] {
-        const Places places = sort_by_row(rows, count);
-        const Adagrad adagrad{table, squares, gradients, width, rate, epsilon};
-        const int64_t pieces = std::clamp<int64_t>(count / 4096, 1, 16 * threads);
-        // the first place at or behind a fair share that begins a row
-        const auto bound = [&](int64_t piece) {
-            int64_t at = piece * count / pieces;
-            while (at > 0 && at < count && places.row[at] == places.row[at - 1]) at++;
-            return at;
+        const IdSequence sequence(*keyed);
+        const auto walk = [&](int64_t first, int64_t last, auto use) {
+            sequence.walk(first, last, [&](int64_t key, int64_t from, int64_t to) {
+                const int64_t* ids = sequence.ids_of(key);
+                for (int64_t i = from; i < to; i++)
+                    use(keyed->first_rows[key] + ids[i], gradients[key] + i * strides[key]);
+            });
         };
-        run_pieces(pieces, threads, [&](int64_t piece, int64_t) {
-            adagrad.move(places, bound(piece), bound(piece + 1));
+        const RowParts parts(walk, sequence.count(), kCached / width, threads);
+        const Adagrad adagrad{table, squares, width, rate, epsilon};
+        std::vector<Mover> movers(std::min(parts.parts, threads), Mover{adagrad, {}, {}, {}});
+        run_pieces(parts.parts, movers.size(), [&](int64_t part, int64_t worker) {
+            const Place* places = parts.places.get();
+            movers[worker].move(places + parts.begins[part], places + parts.begins[part + 1]);
         });
     });
 }

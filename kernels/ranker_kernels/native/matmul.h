@@ -15,6 +15,9 @@ struct Strided {
 template <int V>
 constexpr int kTallest = kAccumulators / V < 6 ? kAccumulators / V : 6;
 
+// The most vectors of a tile.
+constexpr int kWidest = kAccumulators >= 24 ? 5 : 3;
+
 // Inlined by force: arguments that go through memory cost every tile a tenth of its time.
 template <int R, int V, typename Finish>
 static inline __attribute__((always_inline)) void multiply_tile(
@@ -78,7 +81,6 @@ template <typename Finish>
 static void multiply_into(
     Strided a, const float* b, int64_t b_row, int64_t rows, int64_t columns, int64_t depth,
     const Finish& finish) {
-    constexpr int kWidest = kAccumulators >= 24 ? 5 : 3;
     const int64_t vectors = columns / kLanes;
     const int64_t panels = (vectors + kWidest - 1) / kWidest;
     for (int64_t panel = 0; panel < panels; panel++) {

@@ -29,6 +29,38 @@ static inline uint32_t exceeding(Row<N> score, Row<N> bound) {
     return bits;
 }
 
+// Writes the lanes that have a bit one behind the other, and numbers of theirs from `first` on; what
+// follows them is overwritten. Returns how many there are.
+template <int N>
+static inline int list_lanes(
+    uint32_t bits, Row<N> score, uint32_t first, float* scores, uint32_t* numbers) {
+#if defined(__AVX512F__) && defined(__AVX512VL__)
+    const __m512i lanes =
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i own = _mm512_add_epi32(lanes, _mm512_set1_epi32(first));
+    if constexpr (N == 16) {
+        _mm512_storeu_ps(scores, _mm512_maskz_compress_ps(bits, (__m512)score));
+        _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32(bits, own));
+    } else if constexpr (N == 8) {
+        _mm256_storeu_ps(scores, _mm256_maskz_compress_ps(bits, (__m256)score));
+        _mm256_storeu_si256(
+            (__m256i*)numbers, _mm256_maskz_compress_epi32(bits, _mm512_castsi512_si256(own)));
+    } else {
+        _mm_storeu_ps(scores, _mm_maskz_compress_ps(bits, (__m128)score));
+        _mm_storeu_si128(
+            (__m128i*)numbers, _mm_maskz_compress_epi32(bits, _mm512_castsi512_si128(own)));
+    }
+#else
+    float all[N];
+    std::memcpy(all, &score, sizeof all);
+    for (uint32_t left = bits; left; left &= left - 1) {
+        *scores++ = all[__builtin_ctz(left)];
+        *numbers++ = first + __builtin_ctz(left);
+    }
+#endif
+    return __builtin_popcount(bits);
+}
+
 // A block of columns, with its part of the queries.
 struct Block {
     const float* values;
@@ -51,6 +83,9 @@ struct Walk {
     int64_t origin;           // behaviour that is place 0
     alignas(64) float bounds[kRows];  // no number where a row has none, infinite where it sees nothing
     alignas(64) float scores[kHeld * kRows];
+    // scores that exceed the bounds, and each one's number: behaviour times rows, and row
+    float passing[kHeld * kRows + N];
+    uint32_t numbers[kHeld * kRows + N];
 
     Walk(std::vector<Block>& blocks, std::vector<Best>& best, int64_t origin)
         : blocks(blocks), best(best), origin(origin) {}
@@ -70,20 +105,13 @@ struct Walk {
     // behaviours [begin, end), for the rows whose bound is not infinite
     void run(int64_t begin, int64_t end) {
         begin += fill(begin, end);
-        for (int64_t at = begin; at < end; at += kKeys) {
-            const int size = static_cast<int>(std::min<int64_t>(kKeys, end - at));
-            score_all(at, size, end, scores);
-            for (int i = 0; i < size; i++) {
-                uint64_t bits = 0;  // of the rows
-                for (int v = 0; v < V; v++) {
-                    Row<N> value, bound;
-                    std::memcpy(&value, &scores[i * kRows + v * N], sizeof value);
-                    std::memcpy(&bound, &bounds[v * N], sizeof bound);
-                    bits |= uint64_t{exceeding<N>(value, bound)} << (v * N);
-                }
-                for (; bits; bits &= bits - 1)
-                    keep(__builtin_ctzll(bits), scores + i * kRows, at + i);
-            }
+        for (int64_t at = begin; at < end; at += kHeld) {
+            const int64_t held = std::min<int64_t>(kHeld, end - at);
+            int listed = 0;
+            for (int64_t i = 0; i < held; i += kKeys)
+                listed = list(at, i, std::min<int64_t>(kKeys, held - i), end, listed);
+            for (int i = 0; i < listed; i++)
+                keep(numbers[i] % kRows, passing[i], at + numbers[i] / kRows);
         }
     }
 
@@ -119,11 +147,25 @@ struct Walk {
             if (bounds[v * N + r] != INFINITY) best[v * N + r].write<N>(i, lines[r]);
     }
 
-    void keep(int row, const float* of_behavior, int64_t behavior) {
+    // Lists what passes of `size` behaviours, from the i-th behind one on; returns the list's length.
+    int list(int64_t at, int64_t i, int size, int64_t end, int listed) {
+        score_all(at + i, size, end, scores);
+        for (int j = 0; j < size; j++)
+            for (int v = 0; v < V; v++) {
+                Row<N> value, bound;
+                std::memcpy(&value, &scores[j * kRows + v * N], sizeof value);
+                std::memcpy(&bound, &bounds[v * N], sizeof bound);
+                listed += list_lanes<N>(
+                    exceeding<N>(value, bound), value, (i + j) * kRows + v * N, passing + listed,
+                    numbers + listed);
+            }
+        return listed;
+    }
+
+    void keep(int row, float score, int64_t behavior) {
         // a score that is no number exceeds even the bound of a row that sees nothing here, or is none
         if (bounds[row] == INFINITY) return;
-        if (best[row].push(of_behavior[row], behavior - origin))
-            bounds[row] = best[row].prune();
+        if (best[row].push(score, behavior - origin)) bounds[row] = best[row].prune();
     }
 
     void score_all(int64_t at, int size, int64_t end, float* to) {

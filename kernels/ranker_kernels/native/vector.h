@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -38,6 +39,15 @@ struct LineAllocator {
 };
 
 using Floats = std::vector<float, LineAllocator<float>>;
+
+// The same without zeros, so that no thread writes what others are going to write.
+struct FreeLines {
+    void operator()(float* memory) const { LineAllocator<float>().deallocate(memory, 0); }
+};
+using RawFloats = std::unique_ptr<float[], FreeLines>;
+static inline RawFloats raw_floats(int64_t count) {
+    return RawFloats(LineAllocator<float>().allocate(count));
+}
 
 static inline int64_t round_up(int64_t width) { return (width + kLanes - 1) / kLanes * kLanes; }
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ranker_kernels.ops import Op
 from ranker_kernels.segment_sum import expanded
 
 
@@ -18,13 +19,11 @@ def _spread(gradient: Tensor, windows: Tensor, num_rows: int) -> Tensor:
     return expanded.backward(_promote(gradient), windows, num_rows).to(gradient.dtype)
 
 
-sum_windows = torch.library.custom_op("ranker_kernels::segment_sum", _sum, mutates_args=())
-spread_gradient = torch.library.custom_op(
-    "ranker_kernels::segment_sum_backward", _spread, mutates_args=()
-)
+sum_windows = Op("segment_sum", _sum)
+spread_gradient = Op("segment_sum_backward", _spread)
 
 
-@sum_windows.register_kernel("cuda")
+@sum_windows.register_cuda
 def sum_with_triton(values: Tensor, windows: Tensor) -> Tensor:
     """The same with Triton, for 16 and 32-bit floats."""
     # Triton is imported where it runs; a CPU installation does without
@@ -36,7 +35,7 @@ def sum_with_triton(values: Tensor, windows: Tensor) -> Tensor:
     return launch.forward(values, windows).to(values.dtype)
 
 
-@spread_gradient.register_kernel("cuda")
+@spread_gradient.register_cuda
 def spread_with_triton(gradient: Tensor, windows: Tensor, num_rows: int) -> Tensor:
     """The same with Triton, for 16 and 32-bit floats."""
     from ranker_kernels.segment_sum import launch

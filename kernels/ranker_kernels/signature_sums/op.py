@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ranker_kernels.ops import Op
 from ranker_kernels.signature_sums import grouped
 
 
@@ -21,13 +22,11 @@ def _pool_backward(
     return found.to(behaviors.dtype)
 
 
-pool_collisions = torch.library.custom_op("ranker_kernels::signature_sums", _pool, mutates_args=())
-pool_collisions_backward = torch.library.custom_op(
-    "ranker_kernels::signature_sums_backward", _pool_backward, mutates_args=()
-)
+pool_collisions = Op("signature_sums", _pool)
+pool_collisions_backward = Op("signature_sums_backward", _pool_backward)
 
 
-@pool_collisions.register_kernel("cuda")
+@pool_collisions.register_cuda
 def pool_with_triton(behaviors: Tensor, codes: Tensor, wanted: Tensor, windows: Tensor) -> Tensor:
     """The same with Triton, where its kernels take the shapes and dtypes."""
     # Triton is imported where it runs; a CPU installation does without
@@ -38,7 +37,7 @@ def pool_with_triton(behaviors: Tensor, codes: Tensor, wanted: Tensor, windows: 
     return launch.forward(behaviors, codes, wanted, windows).to(behaviors.dtype)
 
 
-@pool_collisions_backward.register_kernel("cuda")
+@pool_collisions_backward.register_cuda
 def differentiate_with_triton(
     gradient: Tensor, behaviors: Tensor, codes: Tensor, wanted: Tensor, windows: Tensor
 ) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ranker_kernels.ops import Op
 from ranker_kernels.target_attention import blocked, compiled, selected
 from ranker_kernels.target_attention.gradients import Gradients
 
@@ -50,13 +51,11 @@ def _attend_backward(
     return _list(grads, query, keys, values, bias)
 
 
-attend = torch.library.custom_op("ranker_kernels::target_attention", _attend, mutates_args=())
-attend_backward = torch.library.custom_op(
-    "ranker_kernels::target_attention_backward", _attend_backward, mutates_args=()
-)
+attend = Op("target_attention", _attend)
+attend_backward = Op("target_attention_backward", _attend_backward)
 
 
-@attend.register_kernel("cuda")
+@attend.register_cuda
 def attend_with_triton(*inputs: Any) -> tuple[Tensor, Tensor]:
     """The same with Triton, where its kernels take the shapes and dtypes."""
     # Triton is imported where it runs; a CPU installation does without
@@ -67,7 +66,7 @@ def attend_with_triton(*inputs: Any) -> tuple[Tensor, Tensor]:
     return launch.forward(*inputs, tiles=launch.choose_tiles(*inputs[:4]))
 
 
-@attend_backward.register_kernel("cuda")
+@attend_backward.register_cuda
 def differentiate_with_triton(
     gradient: Tensor, output: Tensor, normalizer: Tensor, *inputs: Any
 ) -> list[Tensor]:

@@ -56,6 +56,23 @@ def test_the_bound_holds_with_ties_and_few_rows(
         assert abs(found["auc"] - exact.value) <= found["auc_error_bound"] + 1e-12
 
 
+def test_rows_that_wait_are_counted_together_and_are_no_longer_the_callers() -> None:
+    apart, together = StreamedMetrics(device=CPU), StreamedMetrics(device=CPU)
+    for seed in range(3):
+        logits, labels, weights = (column.double() for column in rows(30_000, seed))
+        together.add(logits, labels, weights)
+        for part in range(0, 30_000, 7000):
+            pieces = [column[part : part + 7000].clone() for column in (logits, labels, weights)]
+            apart.add(*pieces)
+            for piece in pieces:
+                piece.fill_(1)
+        assert sum(len(waiting) for waiting, _, _ in apart._waiting) < 1 << 15
+    found, expected = apart.read(), together.read()
+    assert found.pop("pcoc") == pytest.approx(expected.pop("pcoc"), rel=1e-12)
+    assert found == expected
+    assert not apart._waiting
+
+
 def test_reading_begins_anew() -> None:
     metrics = StreamedMetrics(device=CPU)
     metrics.add(*rows(100))

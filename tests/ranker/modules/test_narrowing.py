@@ -4,10 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
-from ranker.modules.narrowing import distinct, distinct_ids, keep_behaviors
+from ranker.modules.narrowing import distinct_ids, keep_behaviors
 from ranker_data.batch import RankingBatch
 
 # users 0, 1, 2 with 4, 0 and 3 behaviours
@@ -98,14 +97,6 @@ def test_ids_of_the_search_are_distinct_and_other_keys_empty() -> None:
     # bags are averaged for each behaviour, so they stay as they are
     assert ids["behavior.tags"].values().tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert ids["item"].lengths().tolist() == [2, 1, 1]
-
-
-@pytest.mark.parametrize("ids", [[4, 4, 0], [10**12, 5, 10**12], [-3, 7, -3], []])
-def test_distinct_ids_are_ascending_and_restore_the_column(ids: list[int]) -> None:
-    column: Tensor = torch.tensor(ids, dtype=torch.int64)
-    found, place = distinct(column)
-    assert found.tolist() == sorted(set(ids))
-    assert torch.equal(found[place], column)
 
 
 def test_a_batch_without_behaviors_stays_one() -> None:

@@ -53,6 +53,8 @@ def gradients(
     module: torch.nn.Module, inputs: SequenceInputs, encode: Callable[..., Tensor]
 ) -> list[Tensor]:
     leaves = [inputs.query, inputs.behaviors, inputs.cross, *module.parameters()]
+    # cross features of width 0 are not looked at
+    leaves = [leaf for leaf in leaves if leaf.numel()]
     # an even upstream gradient would hide errors in the order of candidates
     output = encode(module, inputs)
     upstream = torch.arange(output.numel()).view_as(output).cos()
