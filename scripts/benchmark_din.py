@@ -213,10 +213,18 @@ def train_ours(data: Path, run_root: Path, overrides: list[str]) -> None:
     print(json.dumps(result))
 
 
-def measure(command: list[str], threads: int = 1) -> dict[str, Any]:
+def measure(
+    command: list[str], threads: int = 1, *, cores: set[int] | None = None
+) -> dict[str, Any]:
     """Runs one contender in a process of its own and returns what it printed last."""
     environment = {**os.environ, "OMP_NUM_THREADS": f"{threads}", "MKL_NUM_THREADS": f"{threads}"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    all_cores = os.sched_getaffinity(0)
+    # the child has them from this process
+    os.sched_setaffinity(0, cores or all_cores)
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    finally:
+        os.sched_setaffinity(0, all_cores)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -271,20 +279,25 @@ def measure_all(
 
 
 def measure_scaling(root: Path, repeats: int) -> dict[str, list[dict[str, Any]]]:
-    """Runs ours with one and two threads, and with two ranks of one thread each."""
+    """Runs ours with one and two threads, and with two ranks of one thread each.
+
+    With one thread on any core, the loader's thread has a core of its own; on one core it has not.
+    """
+    one_core = {min(os.sched_getaffinity(0))}
     results: dict[str, list[dict[str, Any]]] = {}
     for number in range(repeats):
         for batch_size in SCALING_BATCHES:
-            for name, launcher, threads in (
-                ("one thread", [], 1),
-                ("two threads", [], 2),
-                ("two ranks", TORCHRUN, 1),
+            for name, launcher, threads, cores in (
+                ("one thread", [], 1, None),
+                ("one core", [], 1, one_core),
+                ("two threads", [], 2, None),
+                ("two ranks", TORCHRUN, 1, None),
             ):
                 run = f"{root}/{name.replace(' ', '_')}_{batch_size}_{number}"
                 this = [*launcher, __file__, "--train-ours", f"{root}/data", run]
                 command = [sys.executable, *this, f"loader.batch_size={batch_size}"]
                 case = f"{name}, batches of {batch_size}"
-                results.setdefault(case, []).append(measure(command, threads))
+                results.setdefault(case, []).append(measure(command, threads, cores=cores))
     return results
 
 
