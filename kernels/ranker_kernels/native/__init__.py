@@ -93,17 +93,21 @@ def _cache_folder() -> Path:
 
 def _key(source: Path, compiler: str) -> str:
     """Hashes what the library is made from, and the processor that it is made for."""
-    version = _run([compiler, "--version"])
     # a key of too many headers builds once too often, one of too few would run old code
     files = [source, *sorted(source.parent.glob("*.h"))]
     parts = [
         *(file.read_text() for file in files),
         compiler,
-        version,
+        _version_of(compiler),
         *_FLAGS,
         _describe_processor(),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _version_of(compiler: str) -> str:
+    return _run([compiler, "--version"])
 
 
 def _describe_processor() -> str:
