@@ -61,6 +61,8 @@ JOBS = {
         *TOWERS,
         "objective.priority=[ctr,ctcvr]",
         "+objective.constraints.metrics={ctr: auc}",
+        # an AUC jumps when two rows of equal score change places; with this seed none do
+        "seed=1",
     ],
     "ple_losses": [*PRIORITY, "head=ple", *ESMM, *TOWERS, "objective.priority=[ctr,ctcvr]"],
     # fused tables learn from each micro-batch, of which two ranks have others than one
@@ -132,9 +134,8 @@ def test_every_objective_trains_alike_on_one_and_two_ranks(
         assert len(set(weights)) > 1, f"{name}: the weights never moved"
         for one, other in zip(found, expected, strict=True):
             assert one.pop("kind") == other.pop("kind")
-            # multipliers add up many small differences; an AUC jumps when two rows change places
-            rel = 0.03 if name == "mmoe_metrics" else 1e-3
-            assert one == pytest.approx(other, abs=2e-4, rel=rel), name
+            # multipliers add up many small differences
+            assert one == pytest.approx(other, abs=2e-4, rel=1e-3), name
 
 
 def train_in_parts(
