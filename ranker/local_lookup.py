@@ -55,7 +55,8 @@ class LocalLookup:
         library = embedding_rows.find_library()
         if library is None or ids.variable_stride_per_key() or ids.weights_or_none() is not None:
             return self.exchange(ids)
-        values, starts = ids.values(), ids.offset_per_key()
+        # as the compiled code reads them
+        values, starts = ids.values().long().contiguous(), ids.offset_per_key()
         place = {key: i for i, key in enumerate(ids.keys())}
         embedded: dict[str, Tensor] = {}
         for group in self.groups:

@@ -27,6 +27,9 @@ class Op:
         _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
         self._register("CompositeExplicitAutograd", function)
         self.overload = getattr(torch.ops.ranker_kernels, name).default
+        self._backward: Callable[..., tuple[Any, ...]] | None = None
+        self._save: Callable[..., None] = lambda *_: None
+        self._register("Autograd", self._differentiably())
 
     def _register(self, key: str, function: Callable[..., Any]) -> None:
         _LIBRARY.impl(self.name, function, key)  # type: ignore[no-untyped-call]
@@ -59,28 +62,37 @@ class Op:
                 inputs; that of a list of tensors is a list.
             setup_context: from the context, the inputs and what the op returned.
         """
-        overload = self.overload
+        self._backward, self._save = backward, setup_context
+
+    def _differentiably(self) -> Callable[..., Any]:
+        """Returns what runs where gradients may be wanted; without a backward it raises then."""
 
         class Differentiable(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, lengths: Sequence[int | None], *flat: Any) -> Any:
                 inputs = _regroup(flat, lengths)
                 with torch._C._AutoDispatchBelowAutograd():
-                    output = overload(*inputs)
-                setup_context(ctx, inputs, output)
-                return output
+                    output = self.overload(*inputs)
+                self._save(ctx, inputs, output)
+                # autograd would not look into a list
+                return tuple(output) if isinstance(output, list) else output
 
             @staticmethod
             def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-                return None, *_flatten(backward(ctx, *gradients))
+                if self._backward is None:
+                    raise NotImplementedError(f"ranker_kernels::{self.name} has no backward")
+                return None, *_flatten(self._backward(ctx, *gradients))
+
+        returns_list = str(self.overload._schema.returns[0].type) == "List[Tensor]"
 
         def call(*inputs: Any) -> Any:
             if torch.is_grad_enabled():
-                return Differentiable.apply(_lengths(inputs), *_flatten(inputs))  # type: ignore[no-untyped-call]
+                output = Differentiable.apply(_lengths(inputs), *_flatten(inputs))  # type: ignore[no-untyped-call]
+                return list(output) if returns_list else output
             with torch._C._AutoDispatchBelowAutograd():
-                return overload(*inputs)
+                return self.overload(*inputs)
 
-        self._register("Autograd", call)
+        return call
 
 
 # autograd sees the tensors that are arguments of their own, and none in a list

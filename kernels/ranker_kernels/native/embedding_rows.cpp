@@ -105,16 +105,16 @@ struct Mover {
 
 }  // namespace
 
-// Whether the table of each key has the rows that its ids name.
-extern "C" bool are_in_bounds(const KeyedIds* keyed) {
+// 1 where the table of each key has the rows that its ids name, else 0.
+extern "C" int are_in_bounds(const KeyedIds* keyed) {
     for (int64_t key = 0; key < keyed->keys; key++) {
         const uint64_t size = keyed->sizes[key];
         bool outside = false;
         for (int64_t i = keyed->begins[key]; i < keyed->ends[key]; i++)
             outside |= static_cast<uint64_t>(keyed->ids[i]) >= size;
-        if (outside) return false;
+        if (outside) return 0;
     }
-    return true;
+    return 1;
 }
 
 // Copies the rows of a table [any, width] that the ids of each key name to outputs[key] [ids, width].
