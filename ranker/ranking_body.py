@@ -16,6 +16,7 @@ from ranker.modules.selection import (
     matching_behaviors,
     select_behaviors,
 )
+from ranker.modules.user_rows import repeat_for_candidates
 from ranker.modules.windows import latest_behaviors
 from ranker.search_cache import field_sizes
 from ranker.slots import (
@@ -96,6 +97,9 @@ class RankingBody(nn.Module):
             encoder = build(query_dim=self.query.output_dim, cross_dim=self.cross.output_dim)
             self.encoders[name] = _as_module(encoder)
             blocks.append((f"sequence.{name}", encoder.output_dim))
+        # asked once: whether something has the methods of a protocol takes a while
+        self._searching = [n for n, e in self.encoders.items() if isinstance(e, SearchEncoder)]
+        self._caching = [n for n, e in self.encoders.items() if isinstance(e, CachingEncoder)]
         self.where = {name: chosen for name, chosen in where.items() if chosen}
         self._check_where(schema)
         self.cached_sizes = self._hold_caches(schema)
@@ -142,12 +146,12 @@ class RankingBody(nn.Module):
     @property
     def searchers(self) -> dict[str, SearchEncoder]:
         """The encoders that search, by name."""
-        return {n: e for n, e in self.encoders.items() if isinstance(e, SearchEncoder)}
+        return {name: cast(SearchEncoder, self.encoders[name]) for name in self._searching}
 
     @property
     def caching(self) -> list[CachingEncoder]:
         """The encoders that search in a cache while they are trained."""
-        found = (e for e in self.encoders.values() if isinstance(e, CachingEncoder))
+        found = (cast(CachingEncoder, self.encoders[name]) for name in self._caching)
         return [encoder for encoder in found if encoder.refresh_steps]
 
     def search_inputs(self, lookup: Lookup, batch: RankingBatch) -> SearchInputs:
@@ -208,7 +212,7 @@ class RankingBody(nn.Module):
         losses: dict[str, Tensor] = {}
         user = self.user(lookup, batch.user_dense)
         candidate = self.candidate(lookup, batch.candidate_dense)
-        features = [user[batch.user_of], candidate]
+        features = [repeat_for_candidates(user, batch.user_of), candidate]
         if self.encoders:
             inputs = SequenceInputs(
                 query=self.query(lookup, batch.candidate_dense),

@@ -44,7 +44,7 @@ class RankingBatch(Pipelineable):  # type: ignore[misc]
         user_dense: [U, F] raw floats of the user's dense fields, in schema order.
         behavior_dense: [N, F] raw floats of the behaviours' dense fields.
         candidate_dense: [C, F] raw floats of item and context dense fields.
-        user_of: [C] row of the candidate's user, not decreasing.
+        user_of: [C] row of the candidate's user, not decreasing; every user has a candidate.
         windows: [C, 2] begin and end of the candidate's visible history on the behaviour axis.
         behavior_time: [N] time of each behaviour, in the data set's unit.
         time: [C] time of the impression.
@@ -91,7 +91,9 @@ class RankingBatch(Pipelineable):  # type: ignore[misc]
         return self.behavior_time.shape[0]
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Self:
-        """Copies every tensor to `device`."""
+        """Copies every tensor to `device`; returns this batch if it is there."""
+        if self.weights.device == device:
+            return self
         return self._map(lambda value: value.to(device=device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ranker_kernels.native import SOURCES, load_library
 
+_SOURCE = SOURCES / "embedding_rows.cpp"
+
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
@@ -30,6 +32,14 @@ class Keys:
     def __len__(self) -> int:
         """Returns the number of keys."""
         return len(self.begins)
+
+    def count(self, key: int) -> int:
+        """Returns the number of ids of a key."""
+        return self.ends[key] - self.begins[key]
+
+    def follows(self, key: int, other: int) -> bool:
+        """Whether the ids of a key follow those of another, and are as many."""
+        return self.begins[key] == self.ends[other] and self.count(key) == self.count(other)
 
     def of(self, places: Sequence[int]) -> "Keys":
         """Returns some of the keys."""
@@ -52,7 +62,7 @@ class _KeyedIds(Structure):
 
 def find_library() -> ctypes.CDLL | None:
     """Returns the compiled code, or None where it cannot be had."""
-    return load_library(SOURCES / "embedding_rows.cpp")
+    return load_library(_SOURCE)
 
 
 def are_in_bounds(library: ctypes.CDLL, ids: Tensor, keys: Keys) -> bool:
@@ -63,21 +73,36 @@ def are_in_bounds(library: ctypes.CDLL, ids: Tensor, keys: Keys) -> bool:
 def gather_rows(library: ctypes.CDLL, table: Tensor, ids: Tensor, keys: Keys) -> list[Tensor]:
     """Returns the rows `[count, D]` of each key.
 
+    Keys whose ids follow each other, and are as many, get theirs as columns of one tensor, in the
+    order of the ids: who wants them side by side need not copy them.
+
     Args:
         library: of `find_library`.
         table: contiguous `[R, D]`.
         ids: contiguous int64 `[n]`, in bounds.
         keys: of the ids.
     """
-    width = table.shape[1]
-    found = [
-        table.new_empty(end - begin, width)
-        for begin, end in zip(keys.begins, keys.ends, strict=True)
-    ]
+    order = sorted(range(len(keys)), key=lambda key: (keys.begins[key], keys.ends[key]))
+    found = _allocate(table, keys.of(order))
     library.gather_rows(
-        *(_pointer(table), ctypes.byref(_keyed(ids, keys)), c_int64(width), _pointers(found)),
+        *(_pointer(table), ctypes.byref(_keyed(ids, keys.of(order))), c_int64(table.shape[1])),
+        *(_pointers(found), _numbers([rows.stride(0) for rows in found])),
         c_int64(torch.get_num_threads()),
     )
+    by_key = dict(zip(order, found, strict=True))
+    return [by_key[key] for key in range(len(keys))]
+
+
+def _allocate(table: Tensor, keys: Keys) -> list[Tensor]:
+    """Returns room for the rows `[count, D]` of each key, in the order of their ids."""
+    width = table.shape[1]
+    found: list[Tensor] = []
+    while (first := len(found)) < len(keys):
+        last = first + 1
+        while last < len(keys) and keys.follows(last, last - 1):
+            last += 1
+        rows = table.new_empty(keys.count(first), (last - first) * width)
+        found += rows.split(width, dim=1)
     return found
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ranker.modules.side_by_side import join_columns
 from ranker_data.schema import Field
 from ranker_kernels.search_topk import DistinctRows
 from ranker_kernels.segment_sum import segment_sum
@@ -81,6 +82,9 @@ class FeatureGroup(nn.Module):
             [f.name for f in dense] if dense_fields is None else [f.name for f in dense_fields]
         )
         self.dense_columns = [columns.index(field.name) for field in dense]
+        # a list as an index would be copied to the device in every step
+        chosen = torch.tensor(self.dense_columns, dtype=torch.int64)
+        self.register_buffer("chosen", chosen, persistent=False)
         self.register_buffer(
             "mean", torch.tensor([field.mean for field in dense]), persistent=False
         )
@@ -92,13 +96,13 @@ class FeatureGroup(nn.Module):
         self.blocks += [(field.name, 1) for field in dense]
         self.output_dim = sum(width for _, width in self.blocks)
 
+    chosen: Tensor
     mean: Tensor
     std: Tensor
 
     def forward(self, lookup: Lookup, dense: Tensor) -> Tensor:
         """Returns [rows, output_dim] from the embedded ids and the raw dense columns [rows, F]."""
-        columns = [values for values, _ in self._columns(lookup, dense)]
-        return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+        return join_columns([values for values, _ in self._columns(lookup, dense)])
 
     def distinct(self, lookup: Lookup, dense: Tensor) -> DistinctRows:
         """Returns the same rows, without a copy for each that repeats."""
@@ -108,7 +112,7 @@ class FeatureGroup(nn.Module):
     def _columns(self, lookup: Lookup, dense: Tensor) -> list[tuple[Tensor, Tensor | None]]:
         columns = [(lookup(key), lookup.rows.get(key)) for key in self.keys]
         if self.dense_columns:
-            columns.append(((dense[:, self.dense_columns] - self.mean) / self.std, None))
+            columns.append(((dense.index_select(1, self.chosen) - self.mean) / self.std, None))
         elif not columns:
             columns.append((dense[:, :0], None))
         return columns

@@ -168,3 +168,29 @@ def test_ids_that_no_table_has_are_found(bad: int | None, fits: bool) -> None:
     # the last id belongs to nobody
     keys = Keys(begins=[0, 2, 5], ends=[2, 5, 5], first_rows=[0, 5000, 0], sizes=[5000, 10, 1])
     assert are_in_bounds(library, ids, keys) == fits
+
+
+@pytest.mark.parametrize("width", [1, 7, 16])
+@pytest.mark.parametrize("count", [0, 1, 3, 1000, 40_000])
+def test_rows_of_keys_that_follow_each_other_lie_side_by_side(count: int, width: int) -> None:
+    library = find_library()
+    assert library is not None
+    table = torch.randn(300, width)
+    ids = torch.randint(0, 100, (3 * count + 5,))
+    # not in the order of their ids; the last has five ids
+    keys = Keys(
+        begins=[count, 0, 2 * count, 3 * count],
+        ends=[2 * count, count, 3 * count, 3 * count + 5],
+        first_rows=[100, 0, 200, 0],
+        sizes=[100, 100, 100, 300],
+    )
+    found = embedding_rows.gather_rows(library, table, ids, keys)
+    for rows, begin, end, first in zip(found, keys.begins, keys.ends, keys.first_rows, strict=True):
+        torch.testing.assert_close(rows, table[first + ids[begin:end]], rtol=0, atol=0)
+    second, first_key, third, last = found
+    if count not in (0, 5):
+        assert [rows.stride(0) for rows in found] == [3 * width] * 3 + [width]
+        begins = [rows.storage_offset() for rows in (first_key, second, third)]
+        assert begins == [0, width, 2 * width]
+        assert first_key.untyped_storage().data_ptr() == third.untyped_storage().data_ptr()
+        assert last.untyped_storage().data_ptr() != third.untyped_storage().data_ptr()

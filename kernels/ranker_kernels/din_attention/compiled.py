@@ -16,8 +16,9 @@ from ranker_kernels.din_attention.unit import (
     Normalize,
 )
 from ranker_kernels.din_attention.windows import line_of_moments
-from ranker_kernels.native import SOURCES, load_library
+from ranker_kernels.native import OUTSIDE, SOURCES, load_library
 
+_SOURCE = SOURCES / "din_attention.cpp"
 _ACTIVATIONS = ("sigmoid", "prelu", "dice")
 _Pointers = ctypes.Array[c_void_p]
 
@@ -58,7 +59,7 @@ def find_library(query: Tensor) -> ctypes.CDLL | None:
     """Returns the compiled code, if it is for such tensors and can be had."""
     if query.device.type != "cpu" or query.dtype != torch.float32:
         return None
-    return load_library(SOURCES / "din_attention.cpp")
+    return load_library(_SOURCE)
 
 
 def forward(
@@ -100,7 +101,7 @@ def forward_moments(
 ) -> Moments:
     """Does what `blocked.forward_moments` does."""
     problem = _Call(query, behaviors, windows, layers, scored=False)
-    moments = Moments(*(torch.empty(layers.biases[-1].shape) for _ in range(2)))
+    moments = Moments(*(query.new_empty(len(layers.biases[-1])) for _ in range(2)))
     problem.run(library.din_moments, *moments)
     return moments
 
@@ -173,10 +174,16 @@ class _Call:
         """Calls a function with the problem and more arguments.
 
         Raises:
+            IndexError: windows point outside the behaviours.
             MemoryError: there is no memory for its work.
         """
         passed = [c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
-        if function(ctypes.byref(self.problem), *passed):
+        failure = function(ctypes.byref(self.problem), *passed)
+        if failure == OUTSIDE:
+            raise IndexError(
+                f"din_attention: windows point outside the {len(self.behaviors)} behaviours"
+            )
+        if failure:
             raise MemoryError(
                 "din_attention: no memory, or no thread, for the attention on the CPU"
             )

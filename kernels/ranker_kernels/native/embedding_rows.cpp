@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kLine = 16;         // floats of a cache line
 constexpr int64_t kAhead = 64;        // lines that are asked of memory before they are needed
 constexpr int64_t kPiece = 1 << 15;   // floats that a thread copies before it takes more
+constexpr int64_t kTogether = 64;     // rows of a key that are copied before those beside them
 constexpr int64_t kCached = 1 << 17;  // floats of which the sums of a part stay in the second cache
 
 int64_t rows_ahead(int64_t width) {
@@ -117,23 +118,40 @@ extern "C" int are_in_bounds(const KeyedIds* keyed) {
     return 1;
 }
 
-// Copies the rows of a table [any, width] that the ids of each key name to outputs[key] [ids, width].
+// Copies the rows of a table [any, width] that the ids of each key name to outputs[key] [ids, width], a
+// row strides[key] floats behind the one before.
 extern "C" void gather_rows(
     const float* table, const KeyedIds* keyed, int64_t width, float* const* outputs,
-    int64_t threads) {
-    const IdSequence sequence(*keyed);
-    const int64_t count = sequence.count(), ahead = rows_ahead(width);
-    const int64_t pieces = std::max<int64_t>(count * width / kPiece, 1);
-    const auto copy = [&](int64_t key, int64_t first, int64_t last) {
+    const int64_t* strides, int64_t threads) {
+    const int64_t ahead = rows_ahead(width);
+    const auto copy = [&](int64_t key, int64_t first, int64_t last, int64_t end) {
         const float* rows = table + keyed->first_rows[key] * width;
-        const int64_t* ids = sequence.ids_of(key);
+        const int64_t* ids = keyed->ids_of(key);
         for (int64_t i = first; i < last; i++) {
-            if (i + ahead < last) prefetch<0>(rows + ids[i + ahead] * width, width);
-            copy_row(rows + ids[i] * width, outputs[key] + i * width, width);
+            if (i + ahead < end) prefetch<0>(rows + ids[i + ahead] * width, width);
+            copy_row(rows + ids[i] * width, outputs[key] + i * strides[key], width);
         }
     };
+    // keys whose rows lie side by side are copied together, so that memory is written in its order
+    std::vector<int64_t> leaders;
+    Stretches stretches;
+    for (int64_t key = 0; key < keyed->keys; key++) {
+        const bool beside = key > 0 && outputs[key] == outputs[key - 1] + width &&
+                            strides[key] == strides[key - 1] && keyed->count(key) == keyed->count(key - 1);
+        if (beside) continue;
+        leaders.push_back(key);
+        stretches.add(keyed->count(key));
+    }
+    leaders.push_back(keyed->keys);
+    const int64_t count = stretches.count();
+    const int64_t pieces = std::max<int64_t>(count * width / kPiece, 1);
     run_pieces(pieces, threads, [&](int64_t piece, int64_t) {
-        sequence.walk(piece * count / pieces, (piece + 1) * count / pieces, copy);
+        const auto use = [&](int64_t group, int64_t first, int64_t last) {
+            for (int64_t i = first; i < last; i += kTogether)
+                for (int64_t key = leaders[group]; key < leaders[group + 1]; key++)
+                    copy(key, i, std::min(i + kTogether, last), last);
+        };
+        stretches.walk(piece * count / pieces, (piece + 1) * count / pieces, use);
     });
 }
 
@@ -145,15 +163,15 @@ extern "C" int update_rowwise_adagrad(
     float* table, float* squares, const KeyedIds* keyed, const float* const* gradients,
     const int64_t* strides, int64_t width, float rate, float epsilon, int64_t threads) {
     return guarded([&] {
-        const IdSequence sequence(*keyed);
+        const Stretches stretches = keyed->stretches();
         const auto walk = [&](int64_t first, int64_t last, auto use) {
-            sequence.walk(first, last, [&](int64_t key, int64_t from, int64_t to) {
-                const int64_t* ids = sequence.ids_of(key);
+            stretches.walk(first, last, [&](int64_t key, int64_t from, int64_t to) {
+                const int64_t* ids = keyed->ids_of(key);
                 for (int64_t i = from; i < to; i++)
                     use(keyed->first_rows[key] + ids[i], gradients[key] + i * strides[key]);
             });
         };
-        const RowParts parts(walk, sequence.count(), kCached / width, threads);
+        const RowParts parts(walk, stretches.count(), kCached / width, threads);
         const Adagrad adagrad{table, squares, width, rate, epsilon};
         std::vector<Mover> movers(std::min(parts.parts, threads), Mover{adagrad, {}, {}, {}});
         run_pieces(parts.parts, movers.size(), [&](int64_t part, int64_t worker) {
