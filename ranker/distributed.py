@@ -52,7 +52,8 @@ def process_group(device: str = "auto", timeout_seconds: float = 600.0) -> Itera
         timeout_seconds: after this long without an answer a collective fails instead of hanging.
 
     Raises:
-        ValueError: trainer.device names a device that is not there.
+        ValueError: trainer.device names a device that is not there, or there are more processes
+            than GPUs.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"trainer.device is {device!r}; must be auto, cpu or cuda")
@@ -62,11 +63,7 @@ def process_group(device: str = "auto", timeout_seconds: float = 600.0) -> Itera
         )
     on_gpu = device != "cpu" and torch.cuda.is_available()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    target = (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if on_gpu
-        else torch.device("cpu")
-    )
+    target = _own_gpu() if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(target)
     else:
@@ -87,6 +84,17 @@ def process_group(device: str = "auto", timeout_seconds: float = 600.0) -> Itera
             yield Process(rank, world_size, target)
         finally:
             dist.destroy_process_group()
+
+
+def _own_gpu() -> torch.device:
+    local_rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank >= count:
+        raise ValueError(
+            f"process {local_rank} of this machine (LOCAL_RANK) has no GPU: torch sees {count}. "
+            f"Start one process a GPU, torchrun --nproc-per-node={count}, and let each process "
+            "see all of them; or use trainer.device=cpu"
+        )
+    return torch.device("cuda", local_rank)
 
 
 def _store_of_attempt(timeout: datetime.timedelta) -> Store:

@@ -63,7 +63,9 @@ def predict(
             for batch in budget(whole):
                 # labels and ids are read from the batch on the host
                 _, _, logits = model(batch.to(device, non_blocking=True))
-                pieces.append(_columns(batch, logits, schema) | _fields(batch, schema, fields))
+                columns = _columns(batch, logits, schema) | _fields(batch, schema, fields)
+                # a view would keep all memory that the batch lies in until the end of the split
+                pieces.append({name: column.copy() for name, column in columns.items()})
             after_batch()
     local = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     gathered = gather_to_main(local)

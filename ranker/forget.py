@@ -69,5 +69,5 @@ def _row_of_unknown(weight: Any) -> Tensor:
     for piece, first_row, first_column in _pieces(weight):
         if first_row == 0 and len(piece):
             row[first_column : first_column + piece.shape[1]] = piece[0].cpu()
-    device = next((piece.device for piece, _, _ in _pieces(weight)), torch.device("cpu"))
-    return sum_over_ranks(row.to(device))
+    # on the host: a rank without a piece does not know the device, and all must take one transport
+    return sum_over_ranks(row)

@@ -103,6 +103,7 @@ class BatchSplitter:
                 values=torch.cat(ids),
                 lengths=torch.cat(all_lengths),
                 stride=users.stop - users.start,
+                length_per_key=[len(values) for values in ids],
             ),
             bag_lengths=bags,
             bag_weights=weights,

@@ -44,7 +44,8 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
 
 def distinct_in_torch(ids: Tensor) -> tuple[Tensor, Tensor]:
     """The same in PyTorch."""
-    low, high = map(int, ids.aminmax()) if len(ids) else (0, -1)
+    # read at once: a GPU is waited for
+    low, high = torch.stack(ids.aminmax()).tolist() if len(ids) else (0, -1)
     size = high + 1
     if low < 0 or size > _MAX_FLAGS_PER_ID * len(ids):
         return _unique(ids)
@@ -59,11 +60,12 @@ def distinct_in_torch(ids: Tensor) -> tuple[Tensor, Tensor]:
 
 def number_flags(flags: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the rows `[m]` that are flagged in bool `[n]`, and `[n + 1]` how many come before."""
-    library = find_library() if flags.device.type == "cpu" else None
+    is_covered = flags.device.type == "cpu" and flags.dtype == torch.bool
+    library = find_library() if is_covered else None
     if library is None:
         return number_flags_in_torch(flags)
     flags, count = flags.contiguous(), len(flags)
-    rows, places = (torch.empty(size, dtype=torch.int64) for size in (count, count + 1))
+    rows, places = (flags.new_empty(size, dtype=torch.int64) for size in (count, count + 1))
     number = library.number_flags(_pointer(flags), c_int64(count), *map(_pointer, (rows, places)))
     return rows[:number], places
 

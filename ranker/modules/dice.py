@@ -55,7 +55,7 @@ def global_moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
     In fp32 or better: bfloat16 could not even count the rows.
     """
     inputs = at_least_fp32(inputs)
-    count = inputs.new_tensor(float(inputs.shape[0]))
+    count = inputs.new_full((), inputs.shape[0])
     mean = inputs.sum(0) / count.clamp_min(1)
     variance = (inputs - mean).square().sum(0) / count.clamp_min(1)
     return merge_moments(mean, variance, count)

@@ -86,7 +86,13 @@ class IdHash(nn.Module):
                 keys.append(name)
                 values.append(value)
                 lengths.append(jagged.lengths())
-        return KeyedJaggedTensor(keys=keys, values=torch.cat(values), lengths=torch.cat(lengths))
+        return KeyedJaggedTensor(
+            keys=keys,
+            values=torch.cat(values),
+            lengths=torch.cat(lengths),
+            # known here, else TorchRec waits for the device to tell
+            length_per_key=[len(rows) for rows in values],
+        )
 
 
 def multiplexed_keys(key: str, lookups: int | None) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ def distinct_ids(
         elif key.startswith(BEHAVIOR_PREFIX) and key not in batch.bag_lengths:
             ids, rows[key] = distinct(ids)
             counts = torch.zeros_like(counts)
-            counts[0] = len(ids)
+            # a slice is filled by the device; one element would be copied from the host
+            counts[:1] = len(ids)
         values[key], lengths[key] = ids, counts
     return _join(values, lengths), rows
 
@@ -98,4 +99,6 @@ def _join(values: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> KeyedJ
         keys=list(values),
         values=torch.cat(list(values.values())),
         lengths=torch.cat(list(lengths.values())),
+        # known here, else TorchRec waits for the device to tell
+        length_per_key=[len(ids) for ids in values.values()],
     )

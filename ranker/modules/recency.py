@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ranker.modules.powers import floor_log2
 from ranker.modules.windows import expand_windows
 
 
@@ -92,7 +93,7 @@ class RecentBehaviors(nn.Module):
 
 def time_bucket(gaps: Tensor, num_buckets: int) -> Tensor:
     """Returns floor(log2(1 + gap)), at most num_buckets - 1; a negative gap counts as 0."""
-    return (gaps.clamp_min(0) + 1).double().log2().floor().long().clamp_max(num_buckets - 1)
+    return floor_log2(gaps.clamp_min(0) + 1).clamp_max(num_buckets - 1)
 
 
 def places_from_the_end(lengths: Tensor, num_places: int) -> Tensor:

@@ -26,7 +26,11 @@ def count_samples(places: Sequence[Tensor], windows: Sequence[Tensor], num_ids: 
         sample = torch.repeat_interleave(offsets.diff(), output_size=len(rows))
         pairs.append(sample * num_ids + place[rows])
     distinct = torch.cat(pairs).unique()  # type: ignore[no-untyped-call]
-    return torch.bincount(distinct % num_ids, minlength=num_ids)
+    # bincount would ask the device for the largest
+    counts: Tensor = distinct.new_zeros(num_ids).index_add(
+        0, distinct % num_ids, torch.ones_like(distinct)
+    )
+    return counts
 
 
 def sample_windows(rows: Tensor, key: str, bag_lengths: Mapping[str, Tensor]) -> Tensor:

@@ -45,7 +45,11 @@ def matching_behaviors(batch: RankingBatch, where: Where) -> Tensor:
     keep = torch.ones(batch.num_behaviors, dtype=torch.bool, device=batch.windows.device)
     for name, ids in where.items():
         values = batch.ids[BEHAVIOR_PREFIX + name].values()
-        keep &= torch.isin(values, values.new_tensor(list(ids)))
+        # a handful of ids; as a tensor they would be copied to the device in every step
+        matches = torch.zeros_like(keep)
+        for value in ids:
+            matches |= values == value
+        keep &= matches
     return keep
 
 

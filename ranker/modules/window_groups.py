@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from ranker.modules.powers import ceil_log2
 from ranker.slots import SequenceInputs
+
+# no window has 2^62 behaviours
+_CLASSES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,20 +51,30 @@ def group_windows(windows: Tensor) -> list[WindowGroup]:
     """
     distinct, window_of = torch.unique(windows, dim=0, return_inverse=True)
     lengths = distinct[:, 1] - distinct[:, 0]
-    # ceil(log2(length)); exact, because powers of two are
-    classes = lengths.clamp_min(1).double().log2().ceil().long()
-    classes = torch.where(lengths > 0, classes, -1)
-    place = torch.zeros_like(lengths)
+    # 0 for an empty window, else 1 + ceil(log2(length))
+    classes = torch.where(lengths > 0, ceil_log2(lengths.clamp_min(1)) + 1, 0)
+    of_candidates = classes[window_of]
+    # what is asked of a class is asked of all at once: a GPU is waited for
+    zeros = lengths.new_zeros(_CLASSES)
+    counts, candidate_counts, longest = torch.stack(
+        [
+            zeros.index_add(0, classes, torch.ones_like(classes)),
+            zeros.index_add(0, of_candidates, torch.ones_like(of_candidates)),
+            zeros.scatter_reduce(0, classes, lengths, "amax"),
+        ]
+    ).tolist()
+    members_of = torch.split(classes.argsort(stable=True), counts)
+    candidates_of = torch.split(of_candidates.argsort(stable=True), candidate_counts)
+    place = torch.empty_like(lengths)
     groups = []
-    for level in classes.unique().tolist():  # type: ignore[no-untyped-call]
-        if level < 0:
+    for level in range(1, _CLASSES):
+        if not counts[level]:
             continue
-        members = (classes == level).nonzero()[:, 0]
+        members, candidates = members_of[level], candidates_of[level]
         place[members] = torch.arange(len(members), device=windows.device)
-        steps = torch.arange(int(lengths[members].max()), device=windows.device)
+        steps = torch.arange(longest[level], device=windows.device)
         mask = steps < lengths[members].unsqueeze(1)
         rows = torch.where(mask, distinct[members, :1] + steps, 0)
-        candidates = (classes[window_of] == level).nonzero()[:, 0]
         slot = place[window_of[candidates]]
         groups.append(WindowGroup(rows, mask, lengths[members], candidates, slot))
     return groups

@@ -64,17 +64,16 @@ class DWA(TaskBalancer):
         self.sums += losses * known
         self.counts += known
         self.steps += 1
-        if int(self.steps) % self.window_steps:
-            return
+        # computed at every step and mostly not taken: a look at the count would wait for a GPU
+        ends = self.steps % self.window_steps == 0
         means = self.sums / self.counts.clamp_min(1)
         # a task without rows in a window says nothing about its speed
         ratios = torch.where((self.before > 0) & (means > 0), means / self.before, 1.0)
-        if self.before.any():
-            softmax = torch.softmax(ratios / self.temperature, dim=0)
-            self.weights.copy_(len(self.tasks) * softmax)
-        self.before.copy_(means)
-        self.sums.zero_()
-        self.counts.zero_()
+        moved = len(self.tasks) * torch.softmax(ratios / self.temperature, dim=0)
+        self.weights.copy_(torch.where(ends & self.before.any(), moved, self.weights))
+        self.before.copy_(torch.where(ends, means, self.before))
+        for total in (self.sums, self.counts):
+            total.masked_fill_(ends, 0)
 
     def report(self) -> dict[str, float]:
         """Returns the weights."""

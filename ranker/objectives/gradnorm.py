@@ -49,12 +49,13 @@ class GradNorm(GramianBalancer):
         losses = mean_over_ranks(losses).to(self.weights)
         norms = gramian.diagonal().sqrt()
         # a batch on which a task has no rows tells nothing
-        if (norms <= 0).any() or (losses <= 0).any():
-            return self.weights
-        self.first_losses.copy_(torch.where(self.first_losses > 0, self.first_losses, losses))
+        unknown = (norms <= 0).any() | (losses <= 0).any()
+        kept = unknown | (self.first_losses > 0)
+        self.first_losses.copy_(torch.where(kept, self.first_losses, losses))
         speed = losses / self.first_losses
         rate = speed / speed.mean()
         sizes = self.weights * norms
         gradient = torch.sign(sizes - sizes.mean() * rate**self.alpha) * norms / norms.mean()
         weights = (self.weights - self.lr * gradient).clamp_min(1e-3)
-        return weights * len(self.tasks) / weights.sum()
+        # chosen on the device: to ask it here would wait for a GPU
+        return torch.where(unknown, self.weights, weights * len(self.tasks) / weights.sum())

@@ -76,7 +76,8 @@ class GramianWeights(GramianBalancer):
         else:
             # pcgrad draws an order of the tasks; the same on all ranks and after a resume
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(self.steps))
+                # torch.manual_seed would seed GPUs too
+                torch.default_generator.manual_seed(int(self.steps))
                 weights = self._weigh(gramian)
         return weights.to(self.weights)
 

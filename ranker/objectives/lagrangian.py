@@ -52,6 +52,7 @@ class Lagrangian(TaskBalancer):
     """
 
     joint: Tensor
+    signs: Tensor
     references: Tensor
     slacks: Tensor
     held_out: Tensor
@@ -88,6 +89,9 @@ class Lagrangian(TaskBalancer):
         joint = torch.tensor([(weights or {}).get(task, 1.0) for task in priority])
         self.register_buffer("joint", joint / joint.sum(), persistent=False)
         self.stage = 0
+        metrics = [self.metric_of(task) for task in range(count)]
+        signs = torch.tensor([1.0 if metric == "loss" else -1.0 for metric in metrics])
+        self.register_buffer("signs", signs, persistent=False)
         self.register_buffer("references", torch.zeros(count))
         self.register_buffer("slacks", torch.zeros(count))
         self.register_buffer("held_out", torch.zeros(self.constraints.num_batches, count))
@@ -118,7 +122,7 @@ class Lagrangian(TaskBalancer):
 
     def excess(self, values: Tensor, references: Tensor) -> Tensor:
         """Returns how much worse values are than references, [..., T], positive when worse."""
-        return self._signs().to(values) * (values - references)
+        return self.signs.to(values) * (values - references)
 
     @torch.no_grad()
     def begin_stage(self, stage: int, valid: Tensor, train: Tensor | None) -> None:
@@ -159,7 +163,8 @@ class Lagrangian(TaskBalancer):
         if minimized is None:
             return self.joint
         weights = self.ascent.effective() * self._active()
-        weights[minimized] = 1.0
+        # a slice is filled by the device; one element would be copied from the host
+        weights[minimized : minimized + 1] = 1.0
         weights[minimized + 1 :] = self.lower_weight
         return weights / weights.sum() if self.rescale else weights
 
@@ -187,18 +192,13 @@ class Lagrangian(TaskBalancer):
         record = self.weight_report(self.weigh(self.ascent.multipliers))
         held = self.constrained(self.stage)
         excess = self.ascent.violations * self._scale(self.references) + self.slacks
-        values = self.references + self._signs() * excess
+        values = self.references + self.signs * excess
         for task in held:
             name, metric = self.tasks[task], self.metric_of(task)
             record[f"multiplier/{name}"] = float(self.ascent.multipliers[task])
             record[f"constraint/{name}/{metric}"] = float(values[task])
             record[f"constraint/{name}/reference"] = float(self.references[task])
         return record
-
-    def _signs(self) -> Tensor:
-        metrics = [self.metric_of(task) for task in range(len(self.tasks))]
-        signs = [1.0 if metric == "loss" else -1.0 for metric in metrics]
-        return torch.tensor(signs, device=self.references.device)
 
     def _scale(self, references: Tensor) -> Tensor:
         return references.abs().clamp_min(1e-6)
@@ -213,9 +213,8 @@ class Lagrangian(TaskBalancer):
         return torch.stack(choices).amax(0)
 
     def _active(self) -> Tensor:
-        active = torch.zeros_like(self.references, dtype=torch.bool)
-        active[self.constrained(self.stage)] = True
-        return active
+        order = torch.arange(len(self.tasks), device=self.references.device)
+        return order < len(self.constrained(self.stage))
 
     def _check_options(self, weights: Mapping[str, float]) -> None:
         named = (

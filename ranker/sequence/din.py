@@ -98,10 +98,13 @@ class DIN(nn.Module):
             normalize=self.normalize,
             merge_moments=_merge_moments,
         )
-        # a variance of zero everywhere means that no rank has a single pair
-        if moments and moments[0].variance.any():
+        if moments:
+            variance = moments[0].variance
+            # zero everywhere means that no rank has a single pair, and then nothing moves; the
+            # device decides it, because to ask would wait for a GPU
+            share = self.dice_momentum * variance.any().to(variance)
             for name, moment in zip(self.averages, moments, strict=True):
-                self.get_buffer(name).lerp_(torch.stack(list(moment)), self.dice_momentum)
+                self.get_buffer(name).lerp_(torch.stack(list(moment)), share)
         return pooled
 
     def _unit(self) -> ActivationUnit:

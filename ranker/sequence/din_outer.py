@@ -88,6 +88,9 @@ class DINOuter(nn.Module):
             products = torch.einsum("khe,kle->klh", absorbed, behaviors[rows])
             hidden = products + by_behavior[rows] + by_query[group.candidates].unsqueeze(1)
             owners = group.candidates.unsqueeze(1).expand_as(rows)
-            parts.append((owners[mask], rows[mask], hidden[mask]))
+            # found once, not by each of the three: a GPU is waited for
+            pairs = mask.flatten().nonzero()[:, 0]
+            hidden = hidden.flatten(0, 1).index_select(0, pairs)
+            parts.append((owners.flatten()[pairs], rows.flatten()[pairs], hidden))
         candidates, behavior_rows, hiddens = zip(*parts, strict=True)
         return torch.cat(candidates), torch.cat(behavior_rows), torch.cat(hiddens)

@@ -41,14 +41,25 @@ def small_simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 JobMaker = Callable[..., TrainJob]
 
 
-@pytest.fixture
-def make_job(small_simulation: Path, tmp_path: Path, project_root: Path) -> JobMaker:
-    def make(*overrides: str) -> TrainJob:
-        arguments = [*SMALL, f"dataset.path={small_simulation}", f"run_root={tmp_path}", *overrides]
-        with initialize_config_dir(str(project_root / "configs"), version_base="1.3"):
-            return build_train_job(to_plain(compose("train", arguments)))
+@pytest.fixture(scope="session")
+def make_job_in(small_simulation: Path, project_root: Path) -> Callable[[Path], JobMaker]:
+    """Makes jobs whose runs lie in a folder."""
 
-    return make
+    def make_in(run_root: Path) -> JobMaker:
+        def make(*overrides: str) -> TrainJob:
+            paths = [f"dataset.path={small_simulation}", f"run_root={run_root}"]
+            with initialize_config_dir(str(project_root / "configs"), version_base="1.3"):
+                composed = compose("train", [*SMALL, *paths, *overrides])
+            return build_train_job(to_plain(composed))
+
+        return make
+
+    return make_in
+
+
+@pytest.fixture
+def make_job(make_job_in: Callable[[Path], JobMaker], tmp_path: Path) -> JobMaker:
+    return make_job_in(tmp_path)
 
 
 @pytest.fixture

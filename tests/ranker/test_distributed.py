@@ -1,10 +1,10 @@
-"""Which errors mean that another rank is gone."""
+"""Which errors mean that another rank is gone, and which GPU is whose."""
 
 from itertools import pairwise
 
 import pytest
 
-from ranker.distributed import is_peer_failure
+from ranker.distributed import is_peer_failure, process_group
 
 
 def chain(*errors: Exception) -> Exception:
@@ -37,3 +37,13 @@ def test_a_context_that_was_suppressed_does_not_count() -> None:
     assert is_peer_failure(error)
     error.__suppress_context__ = True
     assert not is_peer_failure(error)
+
+
+def test_a_process_without_a_gpu_is_told_how_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match=r"torch sees 2.*--nproc-per-node=2"), process_group():
+        pass
