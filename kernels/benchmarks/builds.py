@@ -151,16 +151,20 @@ def build_searches() -> Iterator[Build]:
     for dtype, element in _ELEMENTS.items():
         for heads in (1, 4):
             many = heads > 1
-            kinds = search.choose_tiles(dtype, 100, DIM, has_bias=many)
+            row_bytes = DIM * dtype.itemsize
+            tiles = search.choose_tiles(dtype, 100, has_bias=many)
+            kinds = search.Launch(*tiles, 264).fit(heads, row_bytes)
             widths = {"HEADS": heads, "DIM": DIM, "D": DIM, "HAS_BIAS": many, "WITH_VALUES": many}
-            widths |= {"DOT": DOT_TYPES[dtype], "NATIVE": True}
+            widths |= {"DOT": DOT_TYPES[dtype], "NATIVE": True, "ALL": False}
             for kernel, kind, name in (
                 (search_kernels.search, kinds[0], "many"),
                 (search_kernels.search, kinds[1], "few"),
                 (search_slowly, kinds[0], "any"),
             ):
                 pad = {"SLOTS": kind.slots, "PAIRS": kind.pairs, "CHUNK": kind.chunk}
-                sides = search.slow_sides(kind) if name == "any" else kind.sides
+                sides = kind.sides
+                if name == "any":
+                    sides = search.slow_sides(kind, heads, row_bytes)
                 yield Build(
                     kernel=kernel,
                     note=f"{dtype}, {heads} head(s), {name}",
@@ -169,7 +173,7 @@ def build_searches() -> Iterator[Build]:
                     warps=sides["num_warps"],
                     stages=sides["num_stages"],
                 )
-    few = search.choose_tiles(torch.bfloat16, 100, DIM, has_bias=False)[1]
+    few = search.choose_tiles(torch.bfloat16, 100, has_bias=False)[1]
     pad = {"SLOTS": few.slots, "PAIRS": few.pairs, "CHUNK": few.chunk, "STRIDE": few.stride}
     widths = {"HEADS": 1, "DIM": DIM, "D": DIM, "HAS_BIAS": False, "WITH_VALUES": False}
     yield Build(

@@ -40,8 +40,9 @@ def compile_for_hopper(build: Build) -> dict[str, Any]:
     """Compiles a kernel for sm_90a.
 
     Returns:
-        Registers of a thread, bytes it spills, shared memory of a program in bytes, and counts of
-        tensor-core instructions.
+        Registers of a thread, bytes it spills, shared memory of a program in bytes, counts of
+        tensor-core instructions, and the numbers of which a launch compiles other builds: if they
+        are 1, or divisible by 16.
     """
     names = build.kernel.arg_names
     constants = {name: value for name, value in build.constants.items() if name in names}
@@ -70,6 +71,11 @@ def compile_for_hopper(build: Build) -> dict[str, Any]:
             text=True,
             check=True,
         ).stderr
+    specialized = [
+        parameter.name
+        for parameter in build.kernel.params
+        if signature[parameter.name] == "i32" and not parameter.do_not_specialize
+    ]
     return {
         "kernel": build.kernel.fn.__name__,
         "note": build.note,
@@ -78,6 +84,7 @@ def compile_for_hopper(build: Build) -> dict[str, Any]:
         "shared_bytes": compiled.metadata.shared,
         "wgmma": ptx.count("wgmma.mma_async"),
         "mma": ptx.count("mma.sync"),
+        "specialized": specialized,
     }
 
 

@@ -19,7 +19,7 @@ OPS: dict[str, Build] = {
     "twin": twin.build_workloads,
 }
 GOALS: dict[str, Build] = {
-    "din_attention goals": din_attention.build_goals,
-    "searches goals": searches.build_goals,
-    "target_attention goals": target_attention.build_goals,
+    "din_attention": din_attention.build_goals,
+    "searches": searches.build_goals,
+    "target_attention": target_attention.build_goals,
 }

@@ -38,16 +38,34 @@ def print_table(rows: list[dict[str, str]]) -> None:
         print(f"| {' | '.join(line)} |")
 
 
-def print_goals(goal: Goal, row: dict[str, str]) -> None:
-    """Prints what was measured beside what was to be reached, and what was predicted."""
+def print_goals(goal: Goal, rows: list[dict[str, str]], host: dict[str, float]) -> None:
+    """Prints what was measured beside what was to be reached, and what was predicted.
+
+    Args:
+        goal: of a workload.
+        rows: of its variants.
+        host: seconds until a call of the goal's variant returns, by kind.
+    """
+    found = {row["variant"]: row for row in rows}
+    row = found[goal.variant]
     for kind, wanted, expected in (
         ("forward", goal.forward, goal.expected_forward),
         ("forward_backward", goal.both, goal.expected_both),
     ):
-        if wanted is not None:
-            found = float(row[f"{kind}_ms"])
-            verdict = "reached" if found <= wanted else "missed"
-            print(
-                f"{goal.name}, {row['workload']}, {kind}: {found} ms; goal {wanted}, predicted "
-                f"{expected}: {verdict}"
-            )
+        if wanted is None:
+            continue
+        name, reached = f"{goal.name}, {row['workload']}, {kind}", float(row[f"{kind}_ms"])
+        print(
+            f"{name}: {reached} ms; goal {wanted}, predicted {expected}: "
+            f"{_verdict(reached <= wanted)}; the host is busy for {1e3 * host[kind]:.3f} ms"
+        )
+        for other, times in goal.ratios.items():
+            if other in found:
+                ratio = float(found[other][f"{kind}_ms"]) / reached
+                print(
+                    f"{name}, {other}: {ratio:.1f} times; goal {times}: {_verdict(ratio >= times)}"
+                )
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "missed"

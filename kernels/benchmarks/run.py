@@ -8,11 +8,17 @@ Every variant runs once in each round, so that a busy machine slows all of them 
 ratios. Times are medians: CPU time of this process with one thread unless told otherwise, or time
 on the GPU. The limit is what copying memory and multiplying matrices at the speed measured on the
 same device would take.
+
+A variant that fails, or is too far from the oracle, is left out and said so, and the exit code is
+1. Results are written after each workload.
 """
 
 import argparse
 import csv
+import dataclasses
 import statistics
+import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +28,7 @@ from torch import Tensor
 from benchmarks.ceilings import Ceilings, measure_ceilings
 from benchmarks.registry import GOALS, OPS
 from benchmarks.report import print_goals, print_table
-from benchmarks.timing import time_call
+from benchmarks.timing import time_call, time_host
 from benchmarks.workload import Variant, Workload
 
 RESULTS = Path(__file__).with_name("results.csv")
@@ -49,28 +55,55 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
 
-    chosen = GOALS if arguments.goals else OPS
-    if arguments.op != "all" and not arguments.goals:
-        chosen = {arguments.op: OPS[arguments.op]}
+    builds = GOALS if arguments.goals else OPS
     ceilings = {
         dtype: measure_ceilings(arguments.device, dtype)
         for dtype in ((torch.float32, torch.bfloat16) if arguments.goals else (torch.float32,))
     }
-    for op, build in chosen.items():
+    failures: list[str] = []
+    for op, build in builds.items():
+        if arguments.op not in ("all", op):
+            continue
         rows = []
-        for workload in build(arguments.device):
-            if arguments.match not in workload.name:
-                continue
-            check(workload)
-            dtype = workload.leaves[0].dtype if workload.leaves else torch.float32
-            found = measure(workload, arguments.rounds, arguments.device, ceilings[dtype])
-            first = {"op": op, "device": arguments.device, "workload": workload.name}
-            rows += [{**first, "threads": str(arguments.threads), **row} for row in found]
-            if workload.goal is not None:
-                print_goals(workload.goal, rows[-1])
+        try:
+            for workload in build(arguments.device):
+                if arguments.match in workload.name:
+                    found = measure_sound(workload, arguments, ceilings, failures)
+                    first = {"op": op, "device": arguments.device, "workload": workload.name}
+                    rows += [{**first, "threads": str(arguments.threads), **row} for row in found]
+                    if rows:
+                        write_results(rows)
+        except Exception:  # an op whose kernels fail must not hide the others
+            failures.append(f"{op}: {traceback.format_exc()}")
         if rows:
             print_table(rows)
-            write_results(rows)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    sys.exit(bool(failures))
+
+
+def measure_sound(
+    workload: Workload,
+    arguments: argparse.Namespace,
+    ceilings: dict[torch.dtype, Ceilings],
+    failures: list[str],
+) -> list[dict[str, str]]:
+    """Measures the variants that pass `check`; what is wrong with the others goes to `failures`.
+
+    Ratios are to the first that passes.
+    """
+    sound, wrong = check(workload)
+    failures += wrong
+    if not sound:
+        return []
+    workload = dataclasses.replace(workload, variants=sound)
+    dtype = workload.leaves[0].dtype if workload.leaves else torch.float32
+    rows = measure(workload, arguments.rounds, arguments.device, ceilings[dtype])
+    goal = workload.goal
+    if goal is not None and goal.variant in sound:
+        host = measure_host(workload, sound[goal.variant], arguments.rounds)
+        print_goals(goal, [{"workload": workload.name, **row} for row in rows], host)
+    return rows
 
 
 def run(variant: Variant, leaves: tuple[Tensor, ...], upstream: Tensor) -> list[Tensor]:
@@ -80,36 +113,40 @@ def run(variant: Variant, leaves: tuple[Tensor, ...], upstream: Tensor) -> list[
     return [output.detach(), *torch.autograd.grad(output, leaves, upstream.to(output.dtype))]
 
 
-def check(workload: Workload) -> None:
-    """Refuses to time what is wrong.
-
-    Raises:
-        RuntimeError: a variant is too far from the oracle.
-    """
+def check(workload: Workload) -> tuple[dict[str, Variant], list[str]]:
+    """Returns the variants that agree with the oracle, and what is wrong with the others."""
     exact = tuple(leaf.double() for leaf in workload.leaves)
     with torch.no_grad():
         output = workload.oracle(exact)
     # the same whatever was drawn before: with some draws sums nearly cancel
-    draw = np.random.default_rng(0).standard_normal(output.shape)
+    draw = np.random.default_rng(0).standard_normal(output.shape if workload.both else ())
     upstream = torch.from_numpy(draw).to(output)
     expected = _compute(workload, workload.oracle, exact, upstream)
     sizes = [wanted.norm().item() for wanted in expected]
     # what is zero in exact arithmetic has no relative error: compare it with the largest
     sizes = [size if size > 1e-9 * max(sizes) else max(sizes) for size in sizes]
     dtype = workload.leaves[0].dtype if workload.leaves else torch.float32
-    max_output, max_gradient = MAX_ERRORS[dtype]
+    limits = [MAX_ERRORS[dtype][0], *[MAX_ERRORS[dtype][1]] * (len(sizes) - 1)]
+    sound, wrong = {}, []
     for name, variant in workload.variants.items():
+        try:
+            found = _compute(workload, variant, workload.leaves, upstream)
+        except Exception:  # of any kind: a kernel that does not compile, memory that is too small
+            wrong.append(f"{workload.name}, {name}: {traceback.format_exc()}")
+            continue
         errors = [
             (actual.double() - wanted).norm().item() / size
-            for actual, wanted, size in zip(
-                _compute(workload, variant, workload.leaves, upstream), expected, sizes, strict=True
-            )
+            for actual, wanted, size in zip(found, expected, sizes, strict=True)
         ]
-        if errors[0] > max_output or max(errors[1:], default=0) > max_gradient:
-            raise RuntimeError(
+        # NaN is no number below a limit
+        if all(error <= limit for error, limit in zip(errors, limits, strict=True)):
+            sound[name] = variant
+        else:
+            wrong.append(
                 f"{workload.name}, {name}: relative errors {errors} of the output and the "
-                f"gradients exceed {max_output} and {max_gradient}"
+                f"gradients exceed {limits}"
             )
+    return sound, wrong
 
 
 def _compute(
@@ -118,7 +155,19 @@ def _compute(
     if workload.both is not None:
         return run(variant, leaves, upstream)
     with torch.no_grad():
-        return [variant(leaves)]
+        return [workload.judge(leaves, variant(leaves))]
+
+
+def measure_host(workload: Workload, variant: Variant, rounds: int) -> dict[str, float]:
+    """Returns the median seconds that launching a variant keeps the host busy, by kind."""
+    with torch.no_grad():
+        upstream = variant(workload.leaves)
+        forward = [time_host(lambda: variant(workload.leaves)) for _ in range(rounds)]
+    found = {"forward": statistics.median(forward)}
+    if workload.both is not None:
+        both = [time_host(lambda: run(variant, workload.leaves, upstream)) for _ in range(rounds)]
+        found["forward_backward"] = statistics.median(both)
+    return found
 
 
 def measure(
@@ -128,7 +177,7 @@ def measure(
     forward: dict[str, list[float]] = {name: [] for name in workload.variants}
     both: dict[str, list[float]] = {name: [] for name in workload.variants}
     with torch.no_grad():
-        upstream = torch.randn_like(next(iter(workload.variants.values()))(workload.leaves))
+        upstream = next(iter(workload.variants.values()))(workload.leaves)
     for _ in range(rounds):
         for name, variant in workload.variants.items():
             with torch.no_grad():

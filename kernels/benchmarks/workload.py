@@ -1,7 +1,7 @@
 """What a benchmark of an op consists of."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -17,20 +17,30 @@ class Cost(NamedTuple):
     flops: float
 
 
-class Goal(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Goal:
     """Milliseconds on an H200, said before any measurement; None where nothing was said.
 
     Attributes:
         name: of the goal.
+        variant: whose goal it is.
         forward, both: what is to be reached, without and with the backward.
         expected_forward, expected_both: what was predicted for the kernels as they are.
+        ratios: how many times the time of another variant is to be reached, by its name.
     """
 
     name: str
+    variant: str
     forward: float | None = None
     both: float | None = None
     expected_forward: float | None = None
     expected_both: float | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+
+
+def keep_output(_leaves: Sequence[Tensor], output: Tensor) -> Tensor:
+    """Has the output itself compared."""
+    return output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +52,7 @@ class Workload:
         leaves: inputs; all of them get gradients, if there are any.
         oracle: the output from float64 leaves.
         variants: the first is the baseline of the ratios, the last the op.
+        judge: from leaves and an output to what is compared with the oracle's; it is not timed.
         forward: cost without gradients.
         both: cost with gradients; None where there are none.
         goal: on a GPU.
@@ -53,6 +64,7 @@ class Workload:
     variants: dict[str, Variant]
     forward: Cost
     both: Cost | None = None
+    judge: Callable[[Sequence[Tensor], Tensor], Tensor] = keep_output
     goal: Goal | None = None
 
 

@@ -4,6 +4,7 @@
 attention of DIN and its backward, of 7 with 1,024 candidates and one thread.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -11,6 +12,17 @@ import torch
 
 _LIBRARY = torch.library.Library("ranker_kernels", "FRAGMENT")  # type: ignore[no-untyped-call]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def on_device_of_inputs(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes the device of the first input the current one meanwhile: Triton launches there."""
+
+    @functools.wraps(function)
+    def call(*inputs: Any) -> Any:
+        with torch.cuda.device_of(inputs[0]):  # type: ignore[no-untyped-call]
+            return function(*inputs)
+
+    return call
 
 
 class Op:
@@ -40,7 +52,7 @@ class Op:
 
     def register_cuda(self, function: _Function) -> _Function:
         """Decorates the kernel of NVIDIA's devices."""
-        self._register("CUDA", function)
+        self._register("CUDA", on_device_of_inputs(function))
         return function
 
     def register_fake(self, function: _Function) -> _Function:

@@ -77,11 +77,13 @@ class PretendedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         waits: how often the host had to wait for the GPU, by the line of the project that made it.
+        operands: of each op of this project that was called there, the dtypes of its first input.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.waits: Counter[str] = Counter()
+        self.operands: dict[str, set[str]] = {}
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -102,6 +104,8 @@ class PretendedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return made
         made = tree_map(lambda leaf: _to_gpu(leaf, ours), made)
         if function.namespace == "ranker_kernels":
+            dtypes = self.operands.setdefault(function._opname, set())
+            dtypes.add(str(args[0].dtype))
             _check_fake(function, args, kwargs, made)
         return made
 

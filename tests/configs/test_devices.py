@@ -60,6 +60,7 @@ JOBS = {
         "optimizer.max_grad_norm=1.0",
         "interaction=dcnv2",
     ],
+    "din_dice_bf16": [*SMALL, "sequence.din.activation=dice", "trainer.precision=bf16"],
     "twin_cached": [*SMALL, "sequence=[twin]", "sequence.twin.refresh_steps=2"],
     "lagrangian_of_training": [*PRIORITY, "objective.constraints.stream=train"],
     "lagrangian_of_metrics": [
@@ -207,3 +208,21 @@ def test_a_step_waits_for_the_gpu_only_where_it_has_to(results: dict[str, Any]) 
 )
 def test_most_models_never_wait(results: dict[str, Any], name: str) -> None:
     assert results[name]["waits"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "ops"),
+    [
+        ("encoders_bf16", ["din_attention", "search_topk", "target_attention"]),
+        ("din_dice_bf16", ["din_attention", "din_moments"]),
+    ],
+)
+def test_bf16_reaches_attention_and_search(
+    results: dict[str, Any], name: str, ops: list[str]
+) -> None:
+    in_steps, in_scores = ["torch.bfloat16"], ["torch.float32"]
+    operands = results[name]["operands"]
+    # evaluations stay in fp32, and take no moments of a batch
+    expected = {op: in_steps + in_scores * (op != "din_moments") for op in ops}
+    assert {op: operands[op] for op in ops} == expected
+    assert results["encoders"]["operands"]["din_attention"] == in_scores

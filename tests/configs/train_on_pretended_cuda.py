@@ -122,9 +122,11 @@ def train(job: TrainJob, device: torch.device, gpu: PretendedCuda) -> tuple[list
 
 
 def check(job: TrainJob, gpu: PretendedCuda) -> dict[str, Any]:
+    gpu.operands.clear()
     there, waits = train(job, CUDA, gpu)
+    operands = {name: sorted(dtypes) for name, dtypes in gpu.operands.items()}
     here, _ = train(job, CPU, gpu)
-    return {"gpu": there, "cpu": here, "waits": waits}
+    return {"gpu": there, "cpu": here, "waits": waits, "operands": operands}
 
 
 def look_at(gpu: PretendedCuda) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ranker_kernels.hamming_topk import launch, pack_bits
+from ranker_kernels.hamming_topk import hamming_topk, launch, pack_bits
 from ranker_kernels.hamming_topk.reference import hamming_topk_reference
 
 # behaviours 70 to 79 belong to no window
@@ -27,6 +27,19 @@ def test_hamming_selection_matches_the_reference(bits: int, triton_device: str) 
     expected = hamming_topk_reference(query, keys, windows, K)
     query, keys, windows = (x.to(triton_device) for x in (query, keys, windows))
     assert torch.equal(launch.search(query, keys, windows, K, SMALL).cpu(), expected)
+
+
+@pytest.mark.gpu
+def test_the_op_on_a_gpu(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    generator = torch.Generator().manual_seed(2026)
+    windows = torch.tensor([(0, 3000)] * 20 + [(3000, 6000), (5, 2900), (7, 60), (9, 9)])
+    query, keys = (
+        pack_bits(torch.rand(rows, 64, generator=generator) < 0.5) for rows in (len(windows), 6000)
+    )
+    expected = hamming_topk_reference(query, keys, windows, 100)
+    found = hamming_topk(query.to(cuda), keys.to(cuda), windows.to(cuda), k=100)
+    assert torch.equal(found.cpu(), expected)
 
 
 def test_equal_scores_everywhere_and_signs_of_zero(triton_device: str) -> None:

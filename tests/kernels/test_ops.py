@@ -1,8 +1,13 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
+from torch import Tensor
 
 from ranker_kernels.din_attention import ActivationUnit, din_attention
 from ranker_kernels.gated_scale import gated_scale
+from ranker_kernels.ops import on_device_of_inputs
 
 
 def test_a_gradient_of_a_gradient_is_refused() -> None:
@@ -27,3 +32,34 @@ def test_of_an_op_that_returns_a_list_too() -> None:
     (first,) = torch.autograd.grad(output.sum(), query, create_graph=True)
     with pytest.raises(NotImplementedError, match="din_attention_backward has no backward"):
         first.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def test_kernels_are_launched_where_their_inputs_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[Tensor] = []
+
+    @contextmanager
+    def device_of(tensor: Tensor) -> Iterator[None]:
+        current.append(tensor)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    query, seen = torch.zeros(2), []
+
+    @on_device_of_inputs
+    def launch(first: Tensor, second: int) -> int:
+        seen.extend(current)
+        return second
+
+    assert launch(query, 3) == 3
+    assert seen[0] is query
+    assert not current
+
+
+@pytest.mark.gpu
+def test_another_gpu_than_the_current_one(cuda: str) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    logits, hidden = torch.randn(2, 40, 8, device=f"{cuda}:1")
+    expected = 2 * torch.sigmoid(logits) * hidden
+    torch.testing.assert_close(gated_scale(logits, hidden, 2.0), expected)

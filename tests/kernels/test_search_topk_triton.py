@@ -1,5 +1,7 @@
 """The Triton kernels of the search, on a GPU or in the interpreter."""
 
+import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +120,29 @@ def test_equal_scores_need_no_second_search(
     assert counters[0][4] == 0
 
 
+@pytest.mark.parametrize("name", ["overlapping", "shared"])
+def test_keys_that_fit_no_tile_are_searched_slowly(name: str, triton_device: str) -> None:
+    # tiles of a megabyte, groups of both kinds
+    large = dataclasses.replace(SMALL.many, keys=1 << 14)
+    inputs = make_inputs(WINDOWS[name], heads=3, integral=True)
+    found = search(inputs, K, triton_device, dataclasses.replace(SMALL, many=large))
+    assert torch.equal(found, search_topk_reference(*inputs, K))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tiles_fit_into_shared_memory(dtype: torch.dtype) -> None:
+    for k, dim, heads in itertools.product((1, 100, 500, 5000), (16, 64, 256, 512), (1, 4, 20)):
+        row_bytes = dim * dtype.itemsize
+        tiles = launch.choose_tiles(dtype, k, has_bias=False)
+        sides = [found.sides for found in launch.Launch(*tiles, 264).fit(heads, row_bytes)]
+        assert sides or k > 100 or row_bytes > 512
+        for side in (*sides, launch.slow_sides(tiles[0], heads, row_bytes)):
+            rows = side["ROWS"] + side["num_stages"] * side["TILE"]
+            assert 0 < rows * row_bytes <= launch.SHARED_BYTES
+    with pytest.raises(ValueError, match="keys of 65536 bytes do not fit"):
+        launch.slow_sides(tiles[0], 1, 1 << 16)
+
+
 @pytest.mark.parametrize(("shared", "period"), [(1, 1), (20, 64)], ids=["few", "many"])
 def test_scores_that_overflow_the_pad_are_searched_again(
     shared: int, period: int, triton_device: str, monkeypatch: pytest.MonkeyPatch
@@ -140,6 +165,51 @@ def test_scores_that_overflow_the_pad_are_searched_again(
     assert counters[0][4] > 0
 
 
+# NumPy's, in the interpreter
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("heads", [1, 3])
+def test_whatever_the_numbers_positions_lie_in_the_window(heads: int, triton_device: str) -> None:
+    spans = [(3, 250)] * 5 + [(260, 300)]
+    query, keys, _, windows = make_inputs(spans, heads=heads, integral=False)
+    inputs = (query.clone(), keys, None, windows)
+    # the products of the last overflow
+    inputs[0][1], inputs[0][2, :, 0], inputs[0][3] = torch.nan, torch.inf, 3e38
+    # three numbers in a window, fewer than k
+    keys[261:298] = torch.nan
+    found = search(inputs, K, triton_device)
+    assert ((found >= windows[:, :1]) & (found < windows[:, 1:])).all()
+    assert (found.diff(dim=1) > 0).all()
+    assert heads > 1 or {260, 298, 299} <= set(found[5].tolist())
+    for whole in (0, 4):
+        one = (query[[whole]], keys, None, windows[[whole]])
+        assert torch.equal(found[[whole]], search_topk_reference(*one, K))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_infinite_scores_stay_in_their_part_of_the_pad(
+    triton_device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, keys, _, windows = make_inputs([(0, 128)] * 16, heads=1, integral=False)
+    # more than a part has room for, fewer than k, in the last part of the last row
+    keys[6:128:8, 0] = torch.inf
+    query[:, 0] = query[:, 0].abs()
+    pads: list[Tensor] = []
+
+    class Guarded(launch._Pads):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            pad, notes, places = self.tensors
+            pads.append(torch.cat([pad, pad.new_full((1024,), 7)]))
+            self.tensors = (pads[0][: len(pad)], notes, places)
+
+    monkeypatch.setattr(launch, "_Pads", Guarded)
+    narrow = dataclasses.replace(SMALL.few, slots=8, pairs=32)
+    one = launch.Launch(many=SMALL.many, few=narrow, programs=1)
+    found = search((query, keys, None, windows), 20, triton_device, one)
+    assert (pads[0][-1024:] == 7).all()
+    assert all(set(range(6, 128, 8)) <= set(row) for row in found.tolist())
+
+
 def test_int8_and_bfloat16_keys(triton_device: str) -> None:
     query, keys, _, windows = make_inputs(WINDOWS["overlapping"], heads=2, integral=False)
     low_query, keys = query.bfloat16(), keys.nan_to_num()
@@ -147,6 +217,27 @@ def test_int8_and_bfloat16_keys(triton_device: str) -> None:
         expected = search_topk_reference(low_query.float(), low.float(), None, windows, K)
         assert torch.equal(search((low_query, low, None, windows), K, triton_device), expected)
         assert torch.equal(search_topk(low_query, low, None, windows, k=K), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_op_on_a_gpu(dtype: torch.dtype, heads: int, cuda: str) -> None:
+    generator = torch.Generator().manual_seed(2026)
+
+    def draw(*shape: int) -> Tensor:
+        # quarters, of which all sums of products are exact
+        drawn = torch.randn(shape, generator=generator)
+        return drawn.mul(4).round().clamp(-8, 8).div(4).to(dtype)
+
+    windows = [(0, 3000)] * 40 + [(3000, 6000), (5, 2900), (5, 2890), (7, 60), (9, 9)]
+    query, keys = draw(len(windows), heads, 64), draw(6000, 64)
+    bias = draw(6000, heads) if heads > 1 else None
+    table = torch.tensor(windows)
+    exact = (query.float(), keys.float(), None if bias is None else bias.float(), table)
+    expected = search_topk_reference(*exact, 100)
+    given = (query.to(cuda), keys.to(cuda), None if bias is None else bias.to(cuda))
+    assert torch.equal(search_topk(*given, table.to(cuda), k=100).cpu(), expected)
 
 
 def test_groups_share_a_begin_and_nearly_a_length(triton_device: str) -> None:

@@ -140,6 +140,35 @@ def test_values_and_gradients(
         assert relative_error(found, wanted) <= 2 * max(relative_error(usual, wanted), least)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("by", ["windows", "index"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_op_on_a_gpu(dtype: torch.dtype, by: str, cuda: str) -> None:
+    """With the tiles that are chosen for one."""
+    generator = torch.Generator().manual_seed(2026)
+    spans = [(0, 2500)] * 20 + [(3, 2400), (100, 101), (50, 50), (2500, 3000)]
+    query = torch.randn(len(spans), 4, 64, generator=generator) / 8
+    values = torch.randn(3000, 64, generator=generator)
+    inputs = query.to(dtype).double(), None, values.to(dtype).double(), None
+    index = torch.randint(0, 3000, (len(spans), 150), generator=generator)
+    rows = [list(range(*span)) for span in spans] if by == "windows" else index.tolist()
+
+    def attend(query: Tensor, _keys: None, values: Tensor, bias: None) -> Tensor:
+        return target_attention_reference(query, values, values, bias, rows)
+
+    expected, plain = run(attend, inputs, torch.float64), run(attend, inputs, dtype)
+    actual = run_kernels(
+        inputs,
+        cuda,
+        windows=torch.tensor(spans) if by == "windows" else None,
+        index=index if by == "index" else None,
+        dtype=dtype,
+    )
+    least = 2 * torch.finfo(dtype).eps
+    for found, usual, wanted in zip(actual, plain, expected, strict=True):
+        assert relative_error(found, wanted) <= 2 * max(relative_error(usual, wanted), least)
+
+
 def test_a_selection_without_repeats_and_with_holes(device: str) -> None:
     inputs = make_inputs(num_candidates=3)
     index = torch.randperm(SEEN, generator=torch.Generator().manual_seed(1))[:60].view(3, 20)

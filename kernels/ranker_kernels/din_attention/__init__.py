@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ranker_kernels.autocast import cast_operand
 from ranker_kernels.din_attention.batch_moments import pair_moments
 from ranker_kernels.din_attention.op import attend
 from ranker_kernels.din_attention.unit import Activation, ActivationUnit, Moments, Normalize
@@ -44,7 +45,7 @@ def din_attention(
         query: candidates `[C, D]`.
         behaviors: all behaviours of the batch `[N, D]`.
         windows: int64 `[C, 2]`, begin and end of each candidate's behaviours in N. Windows may
-            overlap, be shared and be empty; 0 <= begin <= end <= N is taken for granted.
+            overlap, be shared and be empty; 0 <= begin <= end <= N must hold.
         unit: weights of the activation unit; all parts receive gradients.
         normalize: "none" takes the scores as weights (the paper: their sum tells how strong the
             interest is), "softmax" normalises score / sqrt(D) over the window (the authors' code).
@@ -52,14 +53,16 @@ def din_attention(
             process's pairs into those of all processes, with gradient; None has one process.
 
     Returns:
-        The output `[C, D]` in the dtype of `behaviors`, zero for an empty window, and the
-        statistics of every hidden layer if Dice took them from this batch (zeros if the batch
-        has no pair at all), else nothing.
+        The output `[C, D]` in the dtype of `behaviors` (under autocast on GPUs, its), zero for an
+        empty window, and the statistics of every hidden layer if Dice took them from this batch
+        (zeros if the batch has no pair at all), else nothing.
 
     Raises:
         ValueError: shapes or dtypes do not fit together.
+        IndexError: on a CPU, where windows point outside the N rows; a GPU does not look.
     """
     _check(query, behaviors, windows, unit, normalize)
+    query, behaviors = cast_operand(query), cast_operand(behaviors)
     found: list[Moments] = []
     if unit.uses_batch_moments:
         count = (windows[:, 1] - windows[:, 0]).sum()

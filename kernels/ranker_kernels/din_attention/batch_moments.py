@@ -195,6 +195,5 @@ def _differentiate(ctx: Any, mean_gradient: Tensor, variance_gradient: Tensor) -
 
 
 _moments.register_autograd(_differentiate, setup_context=_save)
-# as the attention: under autocast it is handed fp32 and computes in it
-for _device in ("cpu", "cuda"):
-    _moments.register_autocast(_device, torch.float32)
+# on GPUs the operands are cast before: autocast.py
+_moments.register_autocast("cpu", torch.float32)

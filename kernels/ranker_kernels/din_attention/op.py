@@ -205,6 +205,5 @@ def regroup(flat: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
 
 
 attend.register_autograd(_differentiate, setup_context=_save)
-# under autocast the op is handed fp32 and computes in it: its sums would not survive bf16
-for _device in ("cpu", "cuda"):
-    attend.register_autocast(_device, torch.float32)
+# on GPUs the operands are cast before: autocast.py
+attend.register_autocast("cpu", torch.float32)

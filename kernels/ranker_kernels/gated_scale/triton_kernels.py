@@ -22,7 +22,8 @@ def _load(
     return place, exists, tl.sigmoid(logit.to(tl.float32)), value.to(tl.float32)
 
 
-@triton.jit
+# a build for each of a batch's numbers would be compiled in the middle of a training
+@triton.jit(do_not_specialize=["num_rows"])
 def forward(
     logits, hidden, output, gamma, num_rows, logits_stride, hidden_stride,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, W: tl.constexpr,
@@ -34,7 +35,7 @@ def forward(
     tl.store(output + place, gamma * gate * value, mask=exists)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def backward(
     gradient, logits, hidden, logits_gradient, hidden_gradient, gamma, num_rows,
     gradient_stride, logits_stride, hidden_stride,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ranker_kernels.hamming_topk import blocked
+from ranker_kernels.ops import on_device_of_inputs
 from ranker_kernels.search_topk import check_windows
 
 __all__ = ["hamming_topk", "pack_bits"]
@@ -62,6 +63,7 @@ def _search(query: Tensor, keys: Tensor, windows: Tensor, k: int) -> Tensor:
 
 
 @_search.register_kernel("cuda")
+@on_device_of_inputs
 def _(query: Tensor, keys: Tensor, windows: Tensor, k: int) -> Tensor:
     # Triton is imported where it runs; a CPU installation does without
     from ranker_kernels.hamming_topk import launch

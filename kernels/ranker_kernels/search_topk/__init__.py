@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ranker_kernels.autocast import cast_operand
+from ranker_kernels.ops import on_device_of_inputs
 from ranker_kernels.search_topk import blocked, compiled
 from ranker_kernels.search_topk.distinct import DistinctRows
 
@@ -34,14 +36,15 @@ def search_topk(
             the columns; they are gathered a tile at a time from `DistinctRows`.
         bias: added to the scores, `[N, H]`, finite; None is 0.
         windows: int64 `[C, 2]`, begin and end of each candidate's behaviours in N; they may
-            overlap, be shared and be empty; 0 <= begin <= end <= N is taken for granted.
+            overlap, be shared and be empty; 0 <= begin <= end <= N must hold.
         k: how many.
 
     Returns:
         int64 `[C, k]`, positions in N, ascending; -1 behind them where a window has fewer than k.
 
     Raises:
-        ValueError: shapes or dtypes do not fit together, or k < 1.
+        ValueError: shapes or dtypes do not fit together, there is no head, or k < 1.
+        IndexError: in compiled code, where windows point outside the N behaviours.
     """
     if isinstance(keys, Tensor):
         keys = DistinctRows((keys,), (None,))
@@ -51,13 +54,18 @@ def search_topk(
             f"query is {list(query.shape)} and keys {shapes}; they must be [C, H, D] and [N, D], "
             "or blocks of it, with the same D"
         )
+    if not query.shape[1]:
+        raise ValueError(f"query is {list(query.shape)}; it must have a head")
     if bias is not None and bias.shape != (len(keys), query.shape[1]):
         raise ValueError(f"bias is {list(bias.shape)}; it must be {[len(keys), query.shape[1]]}")
     check_windows(windows, query.shape[0])
     if k < 1:
         raise ValueError(f"k is {k}; must be at least 1")
+    values = [cast_operand(part) for part in keys.values]
+    if all(part.is_floating_point() for part in values):
+        query = cast_operand(query)
     with torch.no_grad():
-        return _search(query, keys.values, keys.rows, bias, windows, k)
+        return _search(query, values, keys.rows, bias, windows, k)
 
 
 def check_windows(windows: Tensor, num_candidates: int) -> None:
@@ -90,6 +98,7 @@ def _search(
 
 
 @_search.register_kernel("cuda")
+@on_device_of_inputs
 def _(
     query: Tensor,
     values: Sequence[Tensor],
@@ -113,6 +122,5 @@ def _(query: Tensor, *rest: Any) -> Tensor:
     return query.new_empty(query.shape[0], rest[-1], dtype=torch.int64)
 
 
-# under autocast the op is handed fp32 and computes in it: its sums would not survive bf16
-for _device in ("cpu", "cuda"):
-    _search.register_autocast(_device, torch.float32)
+# on GPUs the operands are cast before: autocast.py
+_search.register_autocast("cpu", torch.float32)

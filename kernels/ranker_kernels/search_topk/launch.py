@@ -13,6 +13,9 @@ from ranker_kernels.triton_kernels import choose_dot_type, tile_side
 
 MERGE_WARPS = 4
 SLOW_WARPS, SLOW_KEYS = 8, 64
+# bytes of shared memory for queries and keys: what a program of a Hopper GPU has, less what its
+# sums are moved through
+SHARED_BYTES = (227 - 16) * 1024
 # candidates whose groups a program finds at a time
 BLOCK = 256
 # pairs of the pad that are looked at together
@@ -32,7 +35,7 @@ class Tiles:
         pairs: of a row, in all classes.
         stride: the bound comes from every so many tiles.
         warps: of a program.
-        stages: tiles of keys that are under way.
+        stages: tiles of keys that are under way, at most.
     """
 
     rows: int
@@ -63,17 +66,39 @@ class Tiles:
         """Rows that are chosen from at a time."""
         return min(self.rows, max(1, CHOSEN_AT_ONCE // self.pairs))
 
+    def fit(self, heads: int, row_bytes: int) -> "Tiles | None":
+        """Returns the same with room for all heads of a candidate.
+
+        There are as many stages as shared memory holds; None if it does not hold one.
+        """
+        rows = max(self.rows, tile_side(heads))
+        # more for narrow rows, so that a multiprocessor holds two programs
+        stages = min(self.stages, 3 if row_bytes <= 256 else 2)
+        stages = min(stages, (SHARED_BYTES // row_bytes - rows) // self.keys)
+        return replace(self, rows=rows, stages=stages) if stages > 0 else None
+
 
 @dataclass(frozen=True)
 class Launch:
-    """How a search is spread over the device: groups of many rows, of few, and programs."""
+    """How a search is spread over the device.
+
+    Attributes:
+        many, few: for groups of many rows, and of few.
+        programs: that the device holds at once.
+    """
 
     many: Tiles
     few: Tiles
     programs: int
 
+    def fit(self, heads: int, row_bytes: int) -> list[Tiles]:
+        """Returns tiles of both kinds, or none if shared memory is too small for one of them."""
+        kinds = (self.many.fit(heads, row_bytes), self.few.fit(heads, row_bytes))
+        fitting = [tiles for tiles in kinds if tiles is not None]
+        return fitting if len(fitting) == len(kinds) else []
 
-def choose_tiles(dtype: torch.dtype, k: int, dim: int, *, has_bias: bool) -> tuple[Tiles, Tiles]:
+
+def choose_tiles(dtype: torch.dtype, k: int, *, has_bias: bool) -> tuple[Tiles, Tiles]:
     """Returns tiles for groups of many rows and of few (sm_90, width 64, no spill).
 
     Many rows are bound by arithmetic: whole windows give the bound, so that little is collected.
@@ -81,35 +106,40 @@ def choose_tiles(dtype: torch.dtype, k: int, dim: int, *, has_bias: bool) -> tup
     """
     # the k-th highest of the tile's residues bounds well while a fifth of them is to spare
     side = min(1024, max(128, tile_side(k * 5 // 4)))
-    row_bytes = tile_side(dim) * dtype.itemsize
-    # as many as shared memory holds
-    stages = 3 if row_bytes <= 256 else 2 if row_bytes <= 512 else 1
-    if dtype == torch.float32:
+    if dtype.itemsize > 2:
         # exact products take the registers that copies under way would need
-        stages = 1 if has_bias else stages
+        stages = 1 if has_bias else 3
         return (
             Tiles(16, side, slots=64, pairs=2 * side, stride=1, stages=stages),
             Tiles(16, side, slots=256, pairs=16 * side, stride=4, warps=16, stages=min(2, stages)),
         )
-    wide = min(1024, max(256, tile_side(k * 5 // 2)))
+    wide = max(side, min(512, max(256, tile_side(k * 5 // 2))))
     rows = max(16, min(64, 8192 // side))
-    warps = 8 if has_bias else 4
+    warps = 8 if has_bias or side > 256 else 4
     return (
-        Tiles(rows, side, slots=64, pairs=2 * side, stride=1, warps=warps, stages=stages),
-        Tiles(16, wide, slots=128, pairs=8 * wide, stride=8, stages=stages),
+        Tiles(rows, side, slots=64, pairs=2 * side, stride=1, warps=warps),
+        Tiles(16, wide, slots=128, pairs=8 * wide, stride=8),
     )
 
 
-def slow_sides(tiles: Tiles) -> dict[str, int]:
+def slow_sides(tiles: Tiles, heads: int, row_bytes: int) -> dict[str, int]:
     """Returns the constants of `search_slowly` for groups that fit the given tiles."""
-    return tiles.sides | {"TILE": SLOW_KEYS, "num_warps": SLOW_WARPS}
+    slow = replace(tiles, keys=SLOW_KEYS, warps=SLOW_WARPS)
+    # tensor cores take 16 at least
+    fitting = slow.fit(heads, row_bytes) or replace(slow, keys=16).fit(heads, row_bytes)
+    if fitting is None:
+        raise ValueError(
+            f"keys of {row_bytes} bytes do not fit into the memory of a multiprocessor; search "
+            "narrower ones, or in 16 bits"
+        )
+    return fitting.sides
 
 
 def choose_launch(query: Tensor, keys: Tensor, bias: Tensor | None, k: int) -> Launch:
     """Returns as many programs as the device holds at once."""
     properties = torch.cuda.get_device_properties(query.device)
     dtype = torch.promote_types(query.dtype, keys.dtype)
-    tiles = choose_tiles(dtype, k, query.shape[2], has_bias=bias is not None)
+    tiles = choose_tiles(dtype, k, has_bias=bias is not None)
     return Launch(*tiles, PROGRAMS * properties.multi_processor_count)
 
 
@@ -125,14 +155,17 @@ def search(
     positions = torch.empty(count, heads, k, dtype=torch.int32, device=query.device)
     with_values = heads > 1
     values = query.new_empty(positions.shape if with_values else 0, dtype=torch.float32)
-    kinds = [_fit(tiles, heads) for tiles in (launch.many, launch.few)]
+    dtype = torch.promote_types(query.dtype, keys.dtype)
+    row_bytes = tile_side(dim) * dtype.itemsize
+    kinds, slow = launch.fit(heads, row_bytes), slow_sides(launch.many, heads, row_bytes)
     # sorted by begin, then by end
     codes, order = torch.add(windows[:, 1], windows[:, 0], alpha=1 << 32).sort()
-    firsts, lasts = torch.empty(2, 2 * count, dtype=torch.int32, device=query.device)
+    # each begins on 16 bytes: there are builds for pointers that do, and others
+    firsts, lasts = (positions.new_empty(2 * count) for _ in range(2))
     counters = firsts.new_zeros(5)
     group[(-(-count // BLOCK),)](
         *(codes, firsts, lasts, counters, count, k),
-        *(kinds[0].rows // heads, launch.few.rows // heads),
+        *(slow["ROWS"] // heads, launch.few.rows // heads),
         BLOCK=BLOCK,
     )
     operands = (query.contiguous(), keys.contiguous(), keys if bias is None else bias.contiguous())
@@ -147,8 +180,9 @@ def search(
         "WITH_VALUES": with_values,
     }
     programs = min(launch.programs, count)
-    pads = _Pads(kinds, programs, query.device)
+    pads = _Pads(kinds, programs, query.device) if kinds else None
     for kind, tiles in enumerate(kinds):
+        assert pads is not None
         triton_kernels.search[(programs,)](
             *(*operands, *where, *pads.tensors, positions, values, kind, count, k),
             SLOTS=tiles.slots,
@@ -160,8 +194,9 @@ def search(
             **constants,
         )
     search_slowly[(programs,)](
-        *(*operands, *where, positions, values, k),
-        **slow_sides(kinds[0]),
+        *(*operands, *where, positions, values, count, k),
+        ALL=not kinds,
+        **slow,
         **constants,
     )
     merge[(count,)](
@@ -172,12 +207,6 @@ def search(
         num_warps=1 if heads == 1 else MERGE_WARPS,
     )
     return index
-
-
-def _fit(tiles: Tiles, heads: int) -> Tiles:
-    """Returns tiles with room for all heads of a candidate."""
-    rows = max(tiles.rows, tile_side(heads))
-    return replace(tiles, rows=rows)
 
 
 class _Pads:

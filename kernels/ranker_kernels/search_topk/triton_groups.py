@@ -49,10 +49,12 @@ def group(
     inside = place < num_candidates
     code = tl.load(codes + place, mask=inside, other=0)
     run = _run_of(code)
-    # one more round than bits: a range of one place takes a comparison, too
-    start = _bisect(codes, run, tl.zeros([BLOCK], tl.int32), place, 2 * num_candidates, False)
+    # places behind the last search nothing
     bound = tl.full([BLOCK], 0, tl.int32) + num_candidates
-    stop = _bisect(codes, run, tl.minimum(place, bound), bound, 2 * num_candidates, True)
+    here = tl.minimum(place, bound)
+    # one more round than bits: a range of one place takes a comparison, too
+    start = _bisect(codes, run, tl.zeros([BLOCK], tl.int32), here, 2 * num_candidates, False)
+    stop = _bisect(codes, run, here, bound, 2 * num_candidates, True)
     last = tl.minimum(place + size, stop)
     leads = inside & ((place - start) % size == 0)
     # the last of a group has its longest window

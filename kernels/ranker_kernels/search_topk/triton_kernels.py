@@ -112,7 +112,8 @@ def _collect(
         crowded = count >= SLOTS // 4
         since = tl.where(crowded, tl.minimum(since, tile), since)
         accepted = tl.where(crowded, above, least)
-        accepted = tl.where(count > SLOTS - STEPS, float("inf"), accepted)
+        # nothing is as high as NaN, infinity included
+        accepted = tl.where(count > SLOTS - STEPS, float("nan"), accepted)
         left, right = tl.split(tl.reshape(score, [ROWS, BLOCKS, STEPS, LANES, 2]))
         keep = tl.maximum(left, right) >= accepted[:, :, None, :]
         # eight digits of four bits; multiplied by 0x11111111, each becomes the sum up to it
@@ -173,8 +174,8 @@ def search(
         )  # fmt: skip
         bound = find_bound(highest, k, TILE)
         # a row that is not there takes nothing
-        least = tl.where(present, float_of(bound), float("inf"))[:, None, None]
-        above = tl.where(present, float_of(bound + 1), float("inf"))[:, None, None]
+        least = tl.where(present, float_of(bound), float("nan"))[:, None, None]
+        above = tl.where(present, float_of(bound + 1), float("nan"))[:, None, None]
         count = tl.zeros([ROWS, CLASSES // LANES, LANES], tl.int32)
         since = count + HIGHEST
         # threads read what others wrote, in this turn and in the one before

@@ -16,7 +16,10 @@ def _select_slowly(
     HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     TILE: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr, WITH_VALUES: tl.constexpr,
 ):  # fmt: skip
-    """Writes the k highest of every row of a group."""
+    """Writes the k highest of every row of a group.
+
+    What is no number counts as the lowest, so that no position is left unwritten.
+    """
     num_tiles = tl.cdiv(tl.max(lengths, 0), TILE)
     top = tl.full([ROWS], -float("inf"), tl.float32)
     for tile in range(num_tiles):
@@ -42,6 +45,8 @@ def _select_slowly(
         high = tl.where(count >= k, high, middle - 1)
         low = tl.where(count >= k, middle, low)
     exact = float_of(low)[:, None]
+    # fewer than k scores are numbers
+    exhausted = (low == LOWEST)[:, None]
     written = tl.zeros([ROWS], tl.int32)
     equals = tl.zeros([ROWS], tl.int32)
     for tile in range(num_tiles):
@@ -49,7 +54,9 @@ def _select_slowly(
             tile * TILE, q, keys, bias, begin, lengths, head,
             HEADS, DIM, D, TILE, HAS_BIAS, DOT, True,
         )  # fmt: skip
-        equal = (score == exact).to(tl.int32)
+        inside = tl.arange(0, TILE)[None, :] < (lengths - tile * TILE)[:, None]
+        none = exhausted & inside & ((score > exact) == 0)
+        equal = ((score == exact) | none).to(tl.int32)
         early = equals[:, None] + tl.cumsum(equal, 1) <= (k - above)[:, None]
         keep = ((score > exact) | ((equal > 0) & early)) & present[:, None]
         slot = written[:, None] + tl.cumsum(keep.to(tl.int32), 1) - 1
@@ -63,18 +70,30 @@ def _select_slowly(
 
 
 # an argument of 1 would be a constant, which loops could not change
-@triton.jit(do_not_specialize=["k"])
+@triton.jit(do_not_specialize=["num_candidates", "k"])
 def search_slowly(
-    query, keys, bias, codes, order, firsts, lasts, lost, counters, positions, values, k,
+    query, keys, bias, codes, order, firsts, lasts, lost, counters, positions, values,
+    num_candidates, k,
     HEADS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     TILE: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr, WITH_VALUES: tl.constexpr,
+    ALL: tl.constexpr,
 ):  # fmt: skip
-    """Does the groups that `search` lost again; a window is scored for every bit of a score."""
+    """Does the groups that `search` lost again; a window is scored for every bit of a score.
+
+    With `ALL` it does all groups of both kinds: no tile fitted, and `search` was left out.
+    """
     head = tl.arange(0, ROWS) % HEADS
-    num_lost = tl.load(counters + 4)
-    for turn in range(tl.program_id(0), num_lost, tl.num_programs(0)):
+    of_first_kind = tl.load(counters)
+    num_groups = tl.load(counters + 4)
+    if ALL:
+        num_groups = of_first_kind + tl.load(counters + 1)
+    for turn in range(tl.program_id(0), num_groups, tl.num_programs(0)):
+        if ALL:
+            group = tl.where(turn < of_first_kind, turn, num_candidates + turn - of_first_kind)
+        else:
+            group = tl.load(lost + turn)
         begin, lengths, to, q = load_group(
-            tl.load(lost + turn), query, codes, order, firsts, lasts, HEADS, DIM, D, ROWS, DOT
+            group, query, codes, order, firsts, lasts, HEADS, DIM, D, ROWS, DOT
         )
         _select_slowly(
             to, q, keys, bias, begin, lengths, head, lengths > k, positions, values, k,

@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+# a build for each of a batch's numbers would be compiled in the middle of a training
+@triton.jit(do_not_specialize=["num_segments"])
 def sum_segments(
     values, begins, ends, output, num_segments, size,
     SIDE: tl.constexpr, SEGMENTS: tl.constexpr, STEPS: tl.constexpr,
@@ -40,7 +41,7 @@ def sum_segments(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def spread_gradient(
     gradient, order, windows, first_windows, last_windows, output, num_rows, size,
     SIDE: tl.constexpr, TILE: tl.constexpr, WINDOWS: tl.constexpr, DOT: tl.constexpr,

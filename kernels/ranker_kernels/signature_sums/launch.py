@@ -73,7 +73,8 @@ class _Call:
 
     def __init__(self, behaviors: Tensor, codes: Tensor, wanted: Tensor, windows: Tensor) -> None:
         distinct, self.window_of = windows.unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
-        self.lows, self.highs = (bound.contiguous() for bound in distinct.unbind(1))
+        # each begins on 16 bytes: there are builds for pointers that do, and others
+        self.lows, self.highs = (bound.clone() for bound in distinct.unbind(1))
         self.pieces: Items = cut_into_pieces(self.highs - self.lows, PIECE)
         self.codes, self.wanted = codes.contiguous(), wanted.contiguous()
         num_buckets = int(torch.stack([_highest(codes), _highest(wanted)]).max()) + 1

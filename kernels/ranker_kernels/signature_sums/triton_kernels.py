@@ -101,7 +101,8 @@ def differentiate_tables(
     store_rows(gradients, table + bucket, bucket < BUCKETS, total, DIM, D)
 
 
-@triton.jit
+# a build for each of a batch's numbers would be compiled in the middle of a training
+@triton.jit(do_not_specialize=["num_behaviors"])
 def differentiate_behaviors(
     gradients, codes, lows, highs, first_windows, last_windows, output, num_behaviors,
     SIGNATURES: tl.constexpr, BUCKETS: tl.constexpr, DIM: tl.constexpr, D: tl.constexpr,

@@ -11,6 +11,7 @@ times (TWIN-V2).
 import torch
 from torch import Tensor
 
+from ranker_kernels.autocast import cast_operand
 from ranker_kernels.search_topk import check_windows
 from ranker_kernels.target_attention.op import attend
 
@@ -41,7 +42,8 @@ def target_attention(
         windows: int64 `[C, 2]`, as in `search_topk`.
 
     Returns:
-        `[C, H, V]` in the dtype of `values`, zeros for a candidate that sees nothing.
+        `[C, H, V]` in the dtype of `values` (under autocast on GPUs, its), zeros for a candidate
+        that sees nothing.
 
     Raises:
         ValueError: shapes or dtypes do not fit together.
@@ -52,6 +54,8 @@ def target_attention(
             f"query has {query.ndim} dimensions and values {values.ndim}; they must be [C, H, D] "
             "and [N, V], and keys [N, D]"
         )
+    if not query.shape[1]:
+        raise ValueError(f"query is {list(query.shape)}; it must have a head")
     width = values.shape[1] if keys is None else keys.shape[1]
     if query.shape[2] > width or (keys is not None and query.shape[2] != width):
         raise ValueError(f"query has width {query.shape[2]} and the keys {width}; they must agree")
@@ -67,4 +71,6 @@ def target_attention(
         raise ValueError(f"index is {list(index.shape)}; it must be [{query.shape[0]}, K]")
     if index is not None and index.dtype != torch.int64:
         raise ValueError(f"index is {index.dtype}; it must be torch.int64")
-    return attend(query, keys, values, bias, windows, index)[0].to(values.dtype)
+    query, keys, values = cast_operand(query), cast_operand(keys), cast_operand(values)
+    output: Tensor = attend(query, keys, values, bias, windows, index)[0]
+    return output.to(values.dtype)

@@ -264,7 +264,8 @@ class _Call:
             return
         tiles = -(-self.num_behaviors // self.tiles.keys)
         members, groups, _, counts = self.schedule
-        first, last = members.new_empty(2, tiles)
+        # each begins on 16 bytes: there are builds for pointers that do, and others
+        first, last = (members.new_empty(tiles) for _ in range(2))
         triton_groups.locate_groups[(-(-tiles // LOCATED),)](
             *(groups, counts, first, last, self.count, tiles),
             TILE=self.tiles.keys,

@@ -114,7 +114,7 @@ def backward_query(
         store_rows(query_gradient, place, present, summed, DIM, D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def backward_rows(
     query, keys, values, bias, where, members, groups,
     first_groups, last_groups, upstream, normalizer, delta,
