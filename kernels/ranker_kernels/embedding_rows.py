@@ -81,14 +81,19 @@ def gather_rows(library: ctypes.CDLL, table: Tensor, ids: Tensor, keys: Keys) ->
         table: contiguous `[R, D]`.
         ids: contiguous int64 `[n]`, in bounds.
         keys: of the ids.
+
+    Raises:
+        MemoryError: there is no memory to list the keys.
     """
     order = sorted(range(len(keys)), key=lambda key: (keys.begins[key], keys.ends[key]))
     found = _allocate(table, keys.of(order))
-    library.gather_rows(
+    failed = library.gather_rows(
         *(_pointer(table), ctypes.byref(_keyed(ids, keys.of(order))), c_int64(table.shape[1])),
         *(_pointers(found), _numbers([rows.stride(0) for rows in found])),
         c_int64(torch.get_num_threads()),
     )
+    if failed:
+        raise MemoryError("no memory to look the rows of a batch up")
     by_key = dict(zip(order, found, strict=True))
     return [by_key[key] for key in range(len(keys))]
 
@@ -102,7 +107,7 @@ def _allocate(table: Tensor, keys: Keys) -> list[Tensor]:
         while last < len(keys) and keys.follows(last, last - 1):
             last += 1
         rows = table.new_empty(keys.count(first), (last - first) * width)
-        found += rows.split(width, dim=1)
+        found += torch.split(rows, width, dim=1)
     return found
 
 

@@ -88,9 +88,7 @@ def _is_covered(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         # neither a tracer's stand-in nor another kind of tensor
         and type(inputs) is Tensor
         and type(weight) in (nn.Parameter, Tensor)
-        and all(
-            x is None or (x.is_cpu and x.dtype == torch.float32) for x in (inputs, weight, bias)
-        )
+        and all(x is None or _is_plain(x) for x in (inputs, weight, bias))
         # PyTorch tells what does not fit
         and inputs.ndim >= 2
         and weight.shape[1:] == inputs.shape[-1:]
@@ -101,6 +99,16 @@ def _is_covered(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and weight.shape[0] >= _LEAST_OUTPUTS
         and inputs.numel() * weight.shape[0] >= _LEAST_PRODUCTS
         and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether the numbers lie in memory as they are read: neither sparse nor lazily negated."""
+    return (
+        tensor.is_cpu
+        and tensor.dtype == torch.float32
+        and tensor.layout == torch.strided
+        and not tensor.is_neg()
     )
 
 
@@ -129,7 +137,7 @@ class _Linear(torch.autograd.Function):
             of_weight = gradient.t() @ rows if needs_weight else None
             of_bias = gradient.sum(0) if needs_bias else None
             return None, of_rows, of_weight, of_bias
-        gradient = gradient.contiguous()
+        gradient = gradient.resolve_neg().contiguous()
         if needs_rows:
             of_rows = torch.empty_like(rows, memory_format=torch.contiguous_format)
             _call(ctx.library.linear_input_gradient, (gradient, weight, of_rows), rows, weight)

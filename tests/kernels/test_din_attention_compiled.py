@@ -95,7 +95,29 @@ def test_errs_at_most_twice_as_much_as_plain_pytorch(
     normalize: Normalize,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    generator = torch.Generator().manual_seed(11)
+    # of one draw, a gradient of a few numbers is exact, or nearly nothing, by luck
+    errors = [
+        sum_squares_of_errors(seed, dim, hidden, activation, normalize, monkeypatch)
+        for seed in range(11, 21)
+    ]
+    compiled, plain, expected = torch.stack(errors).sum(0).sqrt()
+    bound = torch.maximum(2 * plain, 1e-6 * expected.clamp_min(1e-3))
+    # softmax does not feel the last bias: its gradient is zero, and what is there is noise
+    is_felt = torch.ones(len(bound), dtype=torch.bool)
+    is_felt[2 + 2 * (len(hidden) + 1)] = normalize == "none"
+    assert (compiled < bound)[is_felt].all(), compiled / plain
+
+
+def sum_squares_of_errors(
+    seed: int,
+    dim: int,
+    hidden: tuple[int, ...],
+    activation: Activation,
+    normalize: Normalize,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Tensor:
+    """Returns `[3, parts]`: of the output and every gradient, our error, PyTorch's, the truth."""
+    generator = torch.Generator().manual_seed(seed)
     windows, count = draw_windows([0, 1, 2, 30, 64, 65, 200, 3, 0, 17, 129], generator)
     query = torch.randn(len(windows), dim, generator=generator)
     behaviors = torch.randn(count, dim, generator=generator)
@@ -104,15 +126,16 @@ def test_errs_at_most_twice_as_much_as_plain_pytorch(
     double = (query.double(), behaviors.double(), windows, unit.to(torch.float64))
 
     expected = differentiate(din_attention_reference, double, normalize)
-    compiled = relative_errors(differentiate(din_attention, inputs, normalize), expected)
-    monkeypatch.setenv(SWITCH, "0")
-    plain = relative_errors(differentiate(din_attention_reference, inputs, normalize), expected)
-    # softmax does not feel the last bias: its gradient is zero, and what is there is noise
-    last_bias = 2 + 2 * len(unit.weights)
-    for part, (ours, theirs) in enumerate(zip(compiled, plain, strict=True)):
-        if normalize == "none" or part != last_bias:
-            # a short sum may be exact by luck: a floor of a few roundings
-            assert ours < max(2 * theirs, 1.5e-6), part
+    compiled = differentiate(din_attention, inputs, normalize)
+    with monkeypatch.context() as context:
+        context.setenv(SWITCH, "0")
+        plain = differentiate(din_attention_reference, inputs, normalize)
+    return torch.tensor(
+        [
+            [float((x - truth).square().sum()) for x, truth in zip(found, expected, strict=True)]
+            for found in (compiled, plain, [0 * truth for truth in expected])
+        ]
+    )
 
 
 def inputs_of(
@@ -172,6 +195,14 @@ def test_what_is_not_a_number_stays_so_and_stays_where_it_is(normalize: Normaliz
     output, _ = din_attention(query, behaviors, windows, unit, normalize=normalize)
     assert output[1].isnan().all()
     assert torch.equal(output[[0, 2]], clean[[0, 2]])
+
+
+@pytest.mark.parametrize("window", [(0, 10), (-1, 3), (9, 2**62)])
+def test_windows_that_point_outside_are_refused(window: tuple[int, int]) -> None:
+    query, behaviors, windows, unit = inputs_of([9])
+    windows[0] = torch.tensor(window)
+    with pytest.raises(IndexError, match="outside the 9 behaviours"):
+        din_attention(query, behaviors, windows, unit)
 
 
 @pytest.fixture

@@ -116,6 +116,20 @@ def test_a_variance_beside_a_large_mean_keeps_its_digits(
     torch.testing.assert_close(moments.variance.double(), wanted.variance, rtol=2e-3, atol=0)
 
 
+def test_the_default_dtype_changes_nothing() -> None:
+    unit = draw_unit((12, 7), torch.float32)
+    inputs = draw_inputs([3, 0, 40], torch.float32)
+    expected = pair_moments(*inputs, unit, [])
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        moments = pair_moments(*inputs, unit, [])
+    finally:
+        torch.set_default_dtype(before)
+    for value, wanted in zip(moments, expected, strict=True):
+        assert torch.equal(value, wanted)
+
+
 def test_opcheck() -> None:
     unit = draw_unit((6, 4), torch.float32)
     inputs = draw_inputs([3, 0, 9], torch.float32)

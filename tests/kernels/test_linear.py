@@ -1,4 +1,5 @@
 import ctypes
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -200,6 +201,24 @@ def test_operations_are_counted() -> None:
 def test_other_dtypes_are_left_to_pytorch(dtype: torch.dtype) -> None:
     leaves = [tensor.to(dtype) for tensor in draw(20, 12, 9)[:3]]
     assert torch.equal(linear(*leaves), plain(*leaves))
+
+
+@pytest.mark.usefixtures("compiled")
+def test_numbers_that_do_not_lie_in_memory_as_they_are_read_are_left_to_pytorch() -> None:
+    rows, weight, bias, upstream = draw(20, 12, 9)
+    negated = torch._neg_view(rows)
+    assert torch.equal(linear(negated, weight, bias), plain(negated, weight, bias))
+    with warnings.catch_warnings():
+        # PyTorch tells that it is new
+        warnings.simplefilter("ignore")
+        sparse = weight.to_sparse_csr()
+    assert torch.equal(linear(rows, sparse, bias), plain(rows, sparse, bias))
+    for value, expected in zip(
+        run(linear, [rows, weight, bias], torch._neg_view(upstream)),
+        run(plain, [rows, weight, bias], -upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(value, expected)
 
 
 @pytest.mark.usefixtures("compiled")

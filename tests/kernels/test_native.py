@@ -209,6 +209,51 @@ def test_a_damaged_library_is_built_again(cache: Path) -> None:
     assert isinstance(native.load_library(ROWS), ctypes.CDLL)
 
 
+def test_what_another_process_has_built_meanwhile_stays(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(native.load_library(ROWS), ctypes.CDLL)
+    native._load.cache_clear()
+    (path,) = cache.iterdir()
+    ready = path.read_bytes()
+    path.unlink()
+    run = native._run
+
+    def run_beside_another(command: list[str]) -> str:
+        output = run(command)
+        if str(ROWS) in command:
+            path.write_bytes(ready)
+        return output
+
+    monkeypatch.setattr(native, "_run", run_beside_another)
+    written: list[int] = []
+    monkeypatch.setattr(os, "replace", lambda *_: written.append(1))
+    assert isinstance(native.load_library(ROWS), ctypes.CDLL)
+    assert list(cache.iterdir()) == [path]
+    assert not written
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_user_without_a_home_needs_a_cache(
+    chosen: bool,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def has_none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", has_none)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if not chosen:
+        monkeypatch.delenv(native.CACHE)
+    assert (native.load_library(ROWS) is not None) == chosen
+    assert ("this user has no home folder" in caplog.text) != chosen
+    assert (
+        f"name a folder of your own for what it makes in {native.CACHE}" in caplog.text
+    ) != chosen
+
+
 def test_a_cache_that_others_may_write_to_is_refused(
     cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

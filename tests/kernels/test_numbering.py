@@ -62,6 +62,18 @@ def test_flags_need_not_lie_side_by_side() -> None:
     assert numbering.number_flags(flags)[0].tolist() == [0, 2]
 
 
+def test_flags_of_another_dtype_or_beside_another_default_device() -> None:
+    flags = torch.tensor([2, 0, 0, 5])
+    assert [part.tolist() for part in numbering.number_flags(flags > 0)] == [
+        [0, 3],
+        [0, 1, 1, 1, 2],
+    ]
+    with torch.device("meta"):
+        rows, _ = numbering.number_flags(flags > 0)
+    assert rows.tolist() == [0, 3]
+    assert numbering.number_flags(flags)[0].tolist() == [0, 3]
+
+
 def test_without_compiled_code_pytorch_numbers_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SWITCH, "0")
     assert numbering.find_library() is None

@@ -139,6 +139,8 @@ def test_shapes_are_checked() -> None:
     query, keys, bias, windows = make_inputs([(0, 9), (1, 5)], integral=False)
     with pytest.raises(ValueError, match=r"must be \[C, H, D\] and \[N, D\]"):
         search_topk(query[..., :4], keys, bias, windows, k=2)
+    with pytest.raises(ValueError, match="must have a head"):
+        search_topk(query[:, :0], keys, None, windows, k=2)
     with pytest.raises(ValueError, match=r"bias is \[200, 2\]"):
         search_topk(query, keys, bias[:, :2], windows, k=2)
     with pytest.raises(ValueError, match=r"windows is torch\.int32"):

@@ -113,6 +113,29 @@ def test_the_same_bits_in_any_company_and_with_any_threads(library: ctypes.CDLL)
     assert torch.equal(compiled.search(library, query, keys, None, bounds, 100), together)
 
 
+@pytest.mark.parametrize("window", [(0, 21), (-1, 9), (20, 2**62)])
+def test_windows_that_point_outside_are_refused(
+    window: tuple[int, int], library: ctypes.CDLL
+) -> None:
+    inputs = draw(torch.Generator().manual_seed(3), windows=[(0, 20), (30, 30)], heads=2)
+    # where an empty window lies does not matter
+    compiled.search(library, *inputs, 4)
+    inputs[3][0] = torch.tensor(window)
+    keys = DistinctRows(
+        inputs[1].values, tuple(part[:20] for part in inputs[1].rows if part is not None)
+    )
+    with pytest.raises(IndexError, match="outside the 20 behaviours"):
+        compiled.search(library, inputs[0], keys, None, inputs[3], 4)
+
+
+def test_rows_of_another_integer_type_are_understood(library: ctypes.CDLL) -> None:
+    generator = torch.Generator().manual_seed(6)
+    query, keys, _, windows = draw(generator, windows=[(0, 900), (5, 700)], heads=2)
+    narrow = DistinctRows(keys.values, tuple(part.int() for part in keys.rows if part is not None))
+    expected = compiled.search(library, query, keys, None, windows, 30)
+    assert torch.equal(compiled.search(library, query, narrow, None, windows, 30), expected)
+
+
 def test_rising_scores_replace_all_that_was_kept(library: ctypes.CDLL) -> None:
     # every behaviour is among the best so far: the most that can be kept and thrown away
     keys = torch.arange(20_000.0).unsqueeze(1)

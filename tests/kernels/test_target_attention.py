@@ -202,6 +202,8 @@ def test_shapes_are_checked() -> None:
     windows = torch.tensor([(0, 60), (10, 50)])
     with pytest.raises(ValueError, match="give either index or windows"):
         target_attention(query, keys, values, bias)
+    with pytest.raises(ValueError, match="must have a head"):
+        target_attention(query[:, :0], keys, values, None, windows=windows)
     with pytest.raises(ValueError, match="values has 59 rows; it must have 60"):
         target_attention(query, keys, values[1:], bias, windows=windows)
     with pytest.raises(ValueError, match=r"bias is \[60, 2\]"):

@@ -24,6 +24,8 @@ CACHE = "RANKER_KERNELS_CACHE"
 
 # of the ops of this package
 SOURCES = Path(__file__).parent
+# `kOutside` of windows.h: a window or an index points to rows that there are not
+OUTSIDE = 2
 _FLAGS = (
     *("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread"),
     # neither errno nor floating-point traps are ever looked at
@@ -61,19 +63,21 @@ def _load(source: Path, instead: str) -> ctypes.CDLL | None:
             return ctypes.CDLL(str(path))
         except OSError:
             # damaged, perhaps by a disk that was full
+            path.unlink(missing_ok=True)
             _build(source, compiler, path)
             return ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stderr", None) or error
         _logger.warning(
-            "%s is not compiled, %s: %s. Install a C++ compiler, or set %s=0 to say nothing",
-            *(source.name, instead, str(reason).strip(), SWITCH),
+            "%s is not compiled, %s: %s. Install a C++ compiler, name a folder of your own for "
+            "what it makes in %s, or set %s=0 to say nothing",
+            *(source.name, instead, str(reason).strip(), CACHE, SWITCH),
         )
         return None
 
 
 def _find_compiler() -> str:
-    chosen = os.environ.get("CXX", "c++")
+    chosen = os.environ.get("CXX") or "c++"
     compiler = shutil.which(chosen)
     if compiler is None:
         raise FileNotFoundError(f"there is no C++ compiler {chosen!r} on the PATH")
@@ -81,8 +85,8 @@ def _find_compiler() -> str:
 
 
 def _cache_folder() -> Path:
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ranker_kernels"
-    folder = Path(os.environ.get(CACHE) or default)
+    chosen = os.environ.get(CACHE)
+    folder = Path(chosen) if chosen else _user_cache() / "ranker_kernels"
     # what lies here is executed: nobody else may write to it
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     status = folder.stat()
@@ -91,12 +95,21 @@ def _cache_folder() -> Path:
     return folder
 
 
+def _user_cache() -> Path:
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(chosen) if chosen else Path.home() / ".cache"
+    except RuntimeError as error:
+        # a container may run as a user that it does not know
+        raise FileNotFoundError("this user has no home folder") from error
+
+
 def _key(source: Path, compiler: str) -> str:
     """Hashes what the library is made from, and the processor that it is made for."""
     # a key of too many headers builds once too often, one of too few would run old code
     files = [source, *sorted(source.parent.glob("*.h"))]
     parts = [
-        *(file.read_text() for file in files),
+        *(file.read_text(encoding="utf-8") for file in files),
         compiler,
         _version_of(compiler),
         *_FLAGS,
@@ -127,7 +140,10 @@ def _build(source: Path, compiler: str, path: Path) -> None:
     os.close(handle)
     try:
         _run([compiler, *_FLAGS, str(source), "-o", unfinished])
-        os.replace(unfinished, path)
+        # What another process has built meanwhile stays: it may be mapped on another machine, from
+        # under which a server of files would take it.
+        if not path.exists():
+            os.replace(unfinished, path)
     finally:
         Path(unfinished).unlink(missing_ok=True)
     seconds = time.perf_counter() - start
@@ -136,6 +152,12 @@ def _build(source: Path, compiler: str, path: Path) -> None:
 
 def _run(command: list[str]) -> str:
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_SECONDS
+        command,
+        capture_output=True,
+        text=True,
+        # a compiler may not speak the encoding of the locale
+        errors="replace",
+        check=True,
+        timeout=_TIMEOUT_SECONDS,
     )
     return done.stdout

@@ -1,10 +1,7 @@
 // What an attention is asked for: to selected rows, or to windows of them.
 #pragma once
 
-#include <cstdint>
-
-// what the functions return where somebody would see rows that there are not
-constexpr int kOutside = 2;
+#include "windows.h"
 
 // filled by target_attention/compiled.py, which has the same fields in the same order
 struct AttentionProblem {
@@ -24,13 +21,7 @@ struct AttentionProblem {
         return true;
     }
 
-    bool has_windows() const {
-        for (int64_t c = 0; c < candidates; c++) {
-            const int64_t begin = seen[2 * c], end = seen[2 * c + 1];
-            if (begin < end && (begin < 0 || end > rows)) return false;
-        }
-        return true;
-    }
+    bool has_windows() const { return lie_inside(seen, candidates, rows); }
 };
 
 // Gradients of it: keys are null where they are columns of the values, bias where there is none.

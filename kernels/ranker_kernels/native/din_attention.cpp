@@ -118,9 +118,10 @@ void differentiate(
 
 }  // namespace
 
-// Writes output [candidates, dim], and with softmax terms [2, candidates]. Returns 0, or 1 where
-// memory ran out.
+// Writes output [candidates, dim], and with softmax terms [2, candidates]. Returns 0, 1 where memory
+// ran out, or kOutside, like all below.
 extern "C" int din_forward(const Problem* problem, float* output, float* terms) {
+    if (!problem->has_windows()) return kOutside;
     return guarded([&] {
         const Unit unit(*problem);
         const Schedule schedule(*problem, false);
@@ -139,10 +140,10 @@ extern "C" int din_forward(const Problem* problem, float* output, float* terms) 
 }
 
 // Writes query_gradient [candidates, dim], behavior_gradient [behaviors, dim] and the other gradients.
-// Returns as above.
 extern "C" int din_backward(
     const Problem* problem, const float* gradient, const float* output, const float* terms,
     float* query_gradient, float* behavior_gradient, const Outputs* outputs) {
+    if (!problem->has_windows()) return kOutside;
     return guarded([&] {
         const Unit unit(*problem);
         differentiate(
@@ -153,6 +154,7 @@ extern "C" int din_backward(
 
 // Writes mean and variance [width] of the last layer, which has no activation, over all pairs.
 extern "C" int din_moments(const Problem* problem, float* mean, float* variance) {
+    if (!problem->has_windows()) return kOutside;
     return guarded([&] {
         const Unit unit(*problem);
         const Schedule schedule(*problem, false);
@@ -172,6 +174,7 @@ extern "C" int din_moments(const Problem* problem, float* mean, float* variance)
 extern "C" int din_moments_backward(
     const Problem* problem, const float* offset, const float* slope, float* query_gradient,
     float* behavior_gradient, const Outputs* outputs) {
+    if (!problem->has_windows()) return kOutside;
     return guarded([&] {
         const Unit unit(*problem);
         const Layer& last = unit.layers.back();

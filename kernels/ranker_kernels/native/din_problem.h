@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "windows.h"
+
 // kNone: of the last layer, where no score is behind it
 enum Activation : int64_t { kSigmoid, kPRelu, kDice, kNone };
 
@@ -20,6 +22,8 @@ struct Problem {
     const float* const* alphas;
     const float* const* means;
     const float* const* variances;
+
+    bool has_windows() const { return lie_inside(windows, candidates, behaviors); }
 };
 
 static inline bool is_empty(const Problem& problem, int64_t candidate) {

@@ -26,12 +26,6 @@ inline void prefetch(const float* row, int64_t width) {
     for (int64_t d = 0; d < width; d += kLine) __builtin_prefetch(row + d, kWrite);
 }
 
-inline void copy_row(const float* from, float* to, int64_t width) {
-    int64_t d = 0;
-    for (; d + kLanes <= width; d += kLanes) store(to + d, load(from + d));
-    if (d < width) std::memcpy(to + d, from + d, (width - d) * sizeof(float));
-}
-
 // to += factor from
 inline void add_row(float factor, const float* from, float* to, int64_t width) {
     int64_t d = 0;
@@ -119,46 +113,48 @@ extern "C" int are_in_bounds(const KeyedIds* keyed) {
 }
 
 // Copies the rows of a table [any, width] that the ids of each key name to outputs[key] [ids, width], a
-// row strides[key] floats behind the one before.
-extern "C" void gather_rows(
+// row strides[key] floats behind the one before. Returns 0, or 1 where memory ran out.
+extern "C" int gather_rows(
     const float* table, const KeyedIds* keyed, int64_t width, float* const* outputs,
     const int64_t* strides, int64_t threads) {
-    const int64_t ahead = rows_ahead(width);
-    const auto copy = [&](int64_t key, int64_t first, int64_t last, int64_t end) {
-        const float* rows = table + keyed->first_rows[key] * width;
-        const int64_t* ids = keyed->ids_of(key);
-        for (int64_t i = first; i < last; i++) {
-            if (i + ahead < end) prefetch<0>(rows + ids[i + ahead] * width, width);
-            copy_row(rows + ids[i] * width, outputs[key] + i * strides[key], width);
-        }
-    };
-    // keys whose rows lie side by side are copied together, so that memory is written in its order
-    std::vector<int64_t> leaders;
-    Stretches stretches;
-    for (int64_t key = 0; key < keyed->keys; key++) {
-        const bool beside = key > 0 && outputs[key] == outputs[key - 1] + width &&
-                            strides[key] == strides[key - 1] && keyed->count(key) == keyed->count(key - 1);
-        if (beside) continue;
-        leaders.push_back(key);
-        stretches.add(keyed->count(key));
-    }
-    leaders.push_back(keyed->keys);
-    const int64_t count = stretches.count();
-    const int64_t pieces = std::max<int64_t>(count * width / kPiece, 1);
-    run_pieces(pieces, threads, [&](int64_t piece, int64_t) {
-        const auto use = [&](int64_t group, int64_t first, int64_t last) {
-            for (int64_t i = first; i < last; i += kTogether)
-                for (int64_t key = leaders[group]; key < leaders[group + 1]; key++)
-                    copy(key, i, std::min(i + kTogether, last), last);
+    return guarded([&] {
+        const int64_t ahead = rows_ahead(width);
+        const auto copy = [&](int64_t key, int64_t first, int64_t last, int64_t end) {
+            const float* rows = table + keyed->first_rows[key] * width;
+            const int64_t* ids = keyed->ids_of(key);
+            for (int64_t i = first; i < last; i++) {
+                if (i + ahead < end) prefetch<0>(rows + ids[i + ahead] * width, width);
+                copy_row(rows + ids[i] * width, outputs[key] + i * strides[key], width);
+            }
         };
-        stretches.walk(piece * count / pieces, (piece + 1) * count / pieces, use);
+        // keys whose rows lie side by side are copied together, so that memory is written in its order
+        std::vector<int64_t> leaders;
+        Stretches stretches;
+        for (int64_t key = 0; key < keyed->keys; key++) {
+            const bool beside = key > 0 && outputs[key] == outputs[key - 1] + width &&
+                                strides[key] == strides[key - 1] &&
+                                keyed->count(key) == keyed->count(key - 1);
+            if (beside) continue;
+            leaders.push_back(key);
+            stretches.add(keyed->count(key));
+        }
+        leaders.push_back(keyed->keys);
+        const int64_t count = stretches.count();
+        const int64_t pieces = std::max<int64_t>(count * width / kPiece, 1);
+        run_pieces(pieces, threads, [&](int64_t piece, int64_t) {
+            const auto use = [&](int64_t group, int64_t first, int64_t last) {
+                for (int64_t i = first; i < last; i += kTogether)
+                    for (int64_t key = leaders[group]; key < leaders[group + 1]; key++)
+                        copy(key, i, std::min(i + kTogether, last), last);
+            };
+            stretches.walk(piece * count / pieces, (piece + 1) * count / pieces, use);
+        });
     });
 }
 
 // squares[row] += mean of the squared gradient; table[row] -= rate / (sqrt(squares[row]) + epsilon)
 // times the gradient, once for each different row, with the sum of its gradients. Those of a key are
-// gradients[key] [ids, width], a row strides[key] floats behind the one before. Returns 0, or 1 where
-// memory ran out.
+// gradients[key] [ids, width], a row strides[key] floats behind the one before. Returns as above.
 extern "C" int update_rowwise_adagrad(
     float* table, float* squares, const KeyedIds* keyed, const float* const* gradients,
     const int64_t* strides, int64_t width, float rate, float epsilon, int64_t threads) {

@@ -5,7 +5,7 @@
 
 // filled by search_topk/compiled.py, which has the same fields in the same order
 struct SearchProblem {
-    int64_t candidates, heads, k, blocks, threads;
+    int64_t candidates, behaviors, heads, k, blocks, threads;
     const int64_t* windows;      // [candidates, 2]
     const float* query;          // [candidates, heads, sum of widths]
     const float* const* values;  // [blocks], each [counts, widths]

@@ -129,11 +129,12 @@ struct Searcher {
 }  // namespace
 
 // Writes to index [candidates, k] what the windows that are longer than k select, ascending; the
-// others are the caller's. Returns 0, or 1 where memory ran out.
+// others are the caller's. Returns 0, 1 where memory ran out, or kOutside.
 extern "C" int search_topk(const SearchProblem* problem, int64_t* index) {
+    if (!lie_inside(problem->windows, problem->candidates, problem->behaviors)) return kOutside;
     return guarded([&] {
         const int64_t largest = std::max<int64_t>(1, kMostRows / problem->heads);
-        const std::vector<WindowGroup> groups = 
+        const std::vector<WindowGroup> groups =
             group_windows(problem->windows, problem->candidates, problem->k, largest);
         const int64_t pieces = static_cast<int64_t>(groups.size());
         std::vector<Searcher> workers(

@@ -26,13 +26,6 @@ static inline void prefetch_ahead(
     for (int64_t v = 0; v < width; v += 16) __builtin_prefetch(row + v);
 }
 
-// the library's copy takes as long to begin as such a short row
-static inline void copy_row(const float* from, int64_t width, float* to) {
-    int64_t v = 0;
-    for (; v + kLanes <= width; v += kLanes) store(to + v, load(from + v));
-    for (; v < width; v++) to[v] = from[v];
-}
-
 // Rows that one candidate selected from a matrix, and their columns.
 struct Selected {
     const float* matrix;  // [rows, width]
@@ -47,7 +40,7 @@ struct Selected {
         const int64_t count = static_cast<int64_t>(places.size());
         for (int64_t i = 0; i < count; i++) {
             prefetch_ahead(matrix, width, places, i);
-            copy_row(matrix + places[i] * width, width, &rows[i * pad]);
+            copy_row(matrix + places[i] * width, &rows[i * pad], width);
         }
         for (int64_t i = 0; i < count; i += kLanes)
             for (int64_t d = 0; d < pad; d += kLanes) {
@@ -315,11 +308,12 @@ extern "C" int differentiate(
         for (int64_t begin = 0; begin < given->candidates; begin += block) {
             const int64_t size = std::min(block, given->candidates - begin);
             run_pieces(size, threads, [&](int64_t i, int64_t worker) {
-                workers[worker].run(begin + i, &weights[i * held], &changes[i * held]);
+                workers[worker].run(begin + i, weights.data() + i * held, changes.data() + i * held);
             });
             run_pieces(threads, threads, [&](int64_t range, int64_t) {
                 for (int64_t i = 0; i < size; i++)
-                    ranges[range].add(begin + i, &weights[i * held], &changes[i * held]);
+                    ranges[range].add(
+                        begin + i, weights.data() + i * held, changes.data() + i * held);
             });
         }
     });

@@ -61,6 +61,15 @@ static inline Vec load(const float* from) {
 
 static inline void store(float* to, Vec value) { std::memcpy(to, &value, sizeof value); }
 
+// Copies a row of a table. The library's copy takes as long to begin as a row that is so short.
+static inline void copy_row(const float* from, float* to, int64_t width) {
+    int64_t d = 0;
+    for (; d + kLanes <= width; d += kLanes) store(to + d, load(from + d));
+    // that loop is slow to begin too, also for nothing
+    if (d == width) return;
+    for (; d < width; d++) to[d] = from[d];
+}
+
 // Makes the compiler hold a value in a register, where it would rather load it again at each use.
 static inline void hold(Vec& value) {
 #if defined(__AVX__)

@@ -1,10 +1,23 @@
-// Candidates whose windows are nearly the same, so that they may share a walk over the behaviours.
+// Windows of candidates: whether they lie inside, and which are nearly the same, so that candidates
+// may share a walk over the behaviours.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
+
+// what the functions return where somebody would see rows that there are not
+constexpr int kOutside = 2;
+
+// Whether all windows [candidates, 2] lie in [0, rows); where empty ones lie does not matter.
+static inline bool lie_inside(const int64_t* windows, int64_t candidates, int64_t rows) {
+    for (int64_t c = 0; c < candidates; c++) {
+        const int64_t begin = windows[2 * c], end = windows[2 * c + 1];
+        if (begin < end && (begin < 0 || end > rows)) return false;
+    }
+    return true;
+}
 
 // Candidates whose windows are nearly the range [begin, end).
 struct WindowGroup {

@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from ranker_kernels.native import SOURCES, load_library
+from ranker_kernels.native import OUTSIDE, SOURCES, load_library
 from ranker_kernels.search_topk.blocked import select_short
 from ranker_kernels.search_topk.distinct import DistinctRows
 
@@ -16,6 +16,7 @@ class _Problem(Structure):
 
     _fields_ = (
         ("candidates", c_int64),
+        ("behaviors", c_int64),
         ("heads", c_int64),
         ("k", c_int64),
         ("blocks", c_int64),
@@ -46,17 +47,18 @@ def search(
     """Does what `blocked.search` does.
 
     Raises:
+        IndexError: windows point outside the behaviours.
         MemoryError: there is no memory for its work.
     """
     # products and sums in float32, whatever the precision of the operands
     query, windows = query.float().contiguous(), windows.contiguous()
     bias = None if bias is None else bias.float().contiguous()
     values = [part.float().contiguous() for part in keys.values]
-    rows = [None if part is None else part.contiguous() for part in keys.rows]
+    rows = [None if part is None else part.long().contiguous() for part in keys.rows]
     index = select_short(windows, k)
     blocks = len(values)
     problem = _Problem(
-        *(query.shape[0], query.shape[1], k, blocks, torch.get_num_threads()),
+        *(query.shape[0], len(keys), query.shape[1], k, blocks, torch.get_num_threads()),
         *(windows.data_ptr(), query.data_ptr()),
         (c_void_p * blocks)(*(part.data_ptr() for part in values)),
         (c_void_p * blocks)(*(None if part is None else part.data_ptr() for part in rows)),
@@ -64,6 +66,9 @@ def search(
         (c_int64 * blocks)(*(part.shape[1] for part in values)),
         None if bias is None else bias.data_ptr(),
     )
-    if library.search_topk(ctypes.byref(problem), c_void_p(index.data_ptr())):
+    failure = library.search_topk(ctypes.byref(problem), c_void_p(index.data_ptr()))
+    if failure == OUTSIDE:
+        raise IndexError(f"search_topk: windows point outside the {len(keys)} behaviours")
+    if failure:
         raise MemoryError("search_topk: no memory, or no thread, for the search on the CPU")
     return index

@@ -8,11 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ranker_kernels.native import SOURCES, load_library
+from ranker_kernels.native import OUTSIDE, SOURCES, load_library
 from ranker_kernels.target_attention.gradients import Gradients, zero_gradients
-
-# `kOutside` of attention_problem.h
-_OUTSIDE = 2
 
 
 class _Problem(Structure):
@@ -117,7 +114,7 @@ def _call(
         *map(_pointer, laid_out),
     )
     failure = function(ctypes.byref(problem), *arguments)
-    if failure == _OUTSIDE:
+    if failure == OUTSIDE:
         raise IndexError(
             f"target_attention: index or windows point outside the {len(values)} rows of the values"
         )
