@@ -90,6 +90,8 @@ def test_batches_hold_what_the_files_say(
     for batch in loader.batches():
         assert batch.num_candidates == 32
         assert (batch.user_of.diff() >= 0).all()
+        # the model relies on it: as many users as candidates are one for each
+        assert sorted({*batch.user_of.tolist()}) == [*range(batch.num_users)]
         assert batch.num_users == len(set(batch.user.tolist()))
         tag_ends = batch.bag_lengths["tags"].cumsum(0)
         for c in range(batch.num_candidates):
