@@ -184,7 +184,7 @@ def test_nothing_waits_for_a_gpu(op: str, cuda: str) -> None:
     leaves = (query.requires_grad_(), behaviors.requires_grad_())
     index = torch.randint(0, NUM_BEHAVIORS, (len(WINDOWS), 10), device=cuda)
 
-    def run() -> None:
+    def run() -> tuple[torch.Tensor, ...]:
         if op == "din_attention":
             output = din_attention(*leaves, windows, unit)[0]
         elif op == "din_moments":
@@ -193,11 +193,14 @@ def test_nothing_waits_for_a_gpu(op: str, cuda: str) -> None:
         else:
             where = {"index": index} if op == "selections" else {"windows": windows}
             output = target_attention(query.unsqueeze(1), None, behaviors, None, **where)
-        torch.autograd.grad(output, leaves, torch.ones_like(output))
+        return torch.autograd.grad(output, leaves, torch.ones_like(output))
 
-    run()
+    expected = run()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        run()
+        # raises where anything waits
+        found = run()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    for gradient, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-5)

@@ -143,6 +143,18 @@ def test_tiles_fit_into_shared_memory(dtype: torch.dtype) -> None:
         launch.slow_sides(tiles[0], 1, 1 << 16)
 
 
+@pytest.mark.parametrize("kilobytes", [99, 163])
+def test_tiles_fit_into_smaller_memories_than_hoppers(kilobytes: int) -> None:
+    memory = kilobytes * 1024 - launch.SUM_BYTES
+    for k, dim, heads in itertools.product((1, 100, 500), (16, 64, 128), (1, 4)):
+        tiles = launch.choose_tiles(torch.bfloat16, k, has_bias=False)
+        kinds = launch.Launch(*tiles, programs=264, shared_bytes=memory).fit(heads, 2 * dim)
+        slow = launch.slow_sides(tiles[0], heads, 2 * dim, memory)
+        for side in (*(found.sides for found in kinds), slow):
+            assert 0 < (side["ROWS"] + side["num_stages"] * side["TILE"]) * 2 * dim <= memory
+        assert kinds or k > 100
+
+
 @pytest.mark.parametrize(("shared", "period"), [(1, 1), (20, 64)], ids=["few", "many"])
 def test_scores_that_overflow_the_pad_are_searched_again(
     shared: int, period: int, triton_device: str, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,7 @@
 """The compiled path of `target_attention` over windows: sizes, sharing, threads, accuracy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -152,9 +153,24 @@ def test_numbers_that_are_none_stay_with_their_candidate() -> None:
 
 
 def test_float32_windows_never_take_the_path_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("PyTorch did the work")
+    taken: list[str] = []
 
-    monkeypatch.setattr(blocked, "forward", refuse)
-    monkeypatch.setattr(blocked, "backward", refuse)
-    differentiate(*draw(MIXED, heads=2, dim=4, width=4, keys=False, bias=True))
+    def take(path: str) -> Callable[..., Any]:
+        original = getattr(blocked, path)
+
+        def run(*inputs: Any) -> Any:
+            taken.append(path)
+            return original(*inputs)
+
+        return run
+
+    for path in ("forward", "backward"):
+        monkeypatch.setattr(blocked, path, take(path))
+    given, windows = draw(MIXED, heads=2, dim=4, width=4, keys=False, bias=True)
+    differentiate(given, windows)
+    assert taken == []
+    # the same with what compiled code does not take, to see that it would be noticed
+    query, _, values, bias = given
+    assert bias is not None
+    differentiate((query.double(), None, values.double(), bias.double()), windows)
+    assert taken == ["forward", "backward"]

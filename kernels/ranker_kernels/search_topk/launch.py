@@ -13,9 +13,10 @@ from ranker_kernels.triton_kernels import choose_dot_type, tile_side
 
 MERGE_WARPS = 4
 SLOW_WARPS, SLOW_KEYS = 8, 64
-# bytes of shared memory for queries and keys: what a program of a Hopper GPU has, less what its
-# sums are moved through
-SHARED_BYTES = (227 - 16) * 1024
+# bytes of shared memory through which a program moves its sums, and those that are left on a Hopper
+# GPU for queries and keys
+SUM_BYTES = 16 * 1024
+SHARED_BYTES = 227 * 1024 - SUM_BYTES
 # candidates whose groups a program finds at a time
 BLOCK = 256
 # pairs of the pad that are looked at together
@@ -66,7 +67,7 @@ class Tiles:
         """Rows that are chosen from at a time."""
         return min(self.rows, max(1, CHOSEN_AT_ONCE // self.pairs))
 
-    def fit(self, heads: int, row_bytes: int) -> "Tiles | None":
+    def fit(self, heads: int, row_bytes: int, shared_bytes: int = SHARED_BYTES) -> "Tiles | None":
         """Returns the same with room for all heads of a candidate.
 
         There are as many stages as shared memory holds; None if it does not hold one.
@@ -74,7 +75,7 @@ class Tiles:
         rows = max(self.rows, tile_side(heads))
         # more for narrow rows, so that a multiprocessor holds two programs
         stages = min(self.stages, 3 if row_bytes <= 256 else 2)
-        stages = min(stages, (SHARED_BYTES // row_bytes - rows) // self.keys)
+        stages = min(stages, (shared_bytes // row_bytes - rows) // self.keys)
         return replace(self, rows=rows, stages=stages) if stages > 0 else None
 
 
@@ -85,15 +86,17 @@ class Launch:
     Attributes:
         many, few: for groups of many rows, and of few.
         programs: that the device holds at once.
+        shared_bytes: of shared memory that a program has for queries and keys.
     """
 
     many: Tiles
     few: Tiles
     programs: int
+    shared_bytes: int = SHARED_BYTES
 
     def fit(self, heads: int, row_bytes: int) -> list[Tiles]:
         """Returns tiles of both kinds, or none if shared memory is too small for one of them."""
-        kinds = (self.many.fit(heads, row_bytes), self.few.fit(heads, row_bytes))
+        kinds = [tiles.fit(heads, row_bytes, self.shared_bytes) for tiles in (self.many, self.few)]
         fitting = [tiles for tiles in kinds if tiles is not None]
         return fitting if len(fitting) == len(kinds) else []
 
@@ -122,11 +125,14 @@ def choose_tiles(dtype: torch.dtype, k: int, *, has_bias: bool) -> tuple[Tiles, 
     )
 
 
-def slow_sides(tiles: Tiles, heads: int, row_bytes: int) -> dict[str, int]:
+def slow_sides(
+    tiles: Tiles, heads: int, row_bytes: int, shared_bytes: int = SHARED_BYTES
+) -> dict[str, int]:
     """Returns the constants of `search_slowly` for groups that fit the given tiles."""
     slow = replace(tiles, keys=SLOW_KEYS, warps=SLOW_WARPS)
     # tensor cores take 16 at least
-    fitting = slow.fit(heads, row_bytes) or replace(slow, keys=16).fit(heads, row_bytes)
+    memory = (heads, row_bytes, shared_bytes)
+    fitting = slow.fit(*memory) or replace(slow, keys=16).fit(*memory)
     if fitting is None:
         raise ValueError(
             f"keys of {row_bytes} bytes do not fit into the memory of a multiprocessor; search "
@@ -140,7 +146,12 @@ def choose_launch(query: Tensor, keys: Tensor, bias: Tensor | None, k: int) -> L
     properties = torch.cuda.get_device_properties(query.device)
     dtype = torch.promote_types(query.dtype, keys.dtype)
     tiles = choose_tiles(dtype, k, has_bias=bias is not None)
-    return Launch(*tiles, PROGRAMS * properties.multi_processor_count)
+    return Launch(
+        *tiles,
+        programs=PROGRAMS * properties.multi_processor_count,
+        # the stub does not know it
+        shared_bytes=properties.shared_memory_per_block_optin - SUM_BYTES,  # type: ignore[attr-defined]
+    )
 
 
 def search(
@@ -157,7 +168,8 @@ def search(
     values = query.new_empty(positions.shape if with_values else 0, dtype=torch.float32)
     dtype = torch.promote_types(query.dtype, keys.dtype)
     row_bytes = tile_side(dim) * dtype.itemsize
-    kinds, slow = launch.fit(heads, row_bytes), slow_sides(launch.many, heads, row_bytes)
+    kinds = launch.fit(heads, row_bytes)
+    slow = slow_sides(launch.many, heads, row_bytes, launch.shared_bytes)
     # sorted by begin, then by end
     codes, order = torch.add(windows[:, 1], windows[:, 0], alpha=1 << 32).sort()
     # each begins on 16 bytes: there are builds for pointers that do, and others
